@@ -1,0 +1,63 @@
+//! The one list of everything that can be lost, refused or cut short.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// A count of one way in which a fact did not reach the recording whole.
+        ///
+        /// The numbers are persisted by name, never by position.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Counter {
+            /// Every counter, in the order they are printed.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name under which the counter stands in recordings and reports.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What the counter counts, as a sentence for a person.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Intervals that found the ring buffer full; their time is kept, as unknown.
+    IntervalsDropped = "intervals_dropped",
+    /// Thread ends, births and process events that found the ring buffer full.
+    EventsDropped = "events_dropped",
+    /// Threads that found the state map full and were not measured.
+    ThreadsUntracked = "threads_untracked",
+    /// Switches that the kernel counted for a measured thread and the programs did not see.
+    SwitchesMissed = "switches_missed",
+    /// Times the kernel refused to run a program because it was already running on that CPU.
+    ProgramMisses = "program_misses",
+    /// Waits whose user registers could not be read.
+    RegistersMissing = "registers_missing",
+    /// Waits whose user stack memory could not be read at all.
+    UserStackUnreadable = "user_stack_unreadable",
+    /// Waits whose kernel stack could not be taken.
+    KernelStackMissing = "kernel_stack_missing",
+    /// Waits that had no room for their stack when stacks are taken at switch-out.
+    CapturesRefused = "captures_refused",
+    /// Open waits whose thread moved on before its stack could be swept.
+    SweepsMoved = "sweeps_moved",
+    /// User stacks longer than the slice that was copied.
+    StacksTruncated = "stacks_truncated",
+    /// User stacks whose walk stopped at a frame it could not leave.
+    StacksBroken = "stacks_broken",
+    /// Ring buffer records that the reader did not understand.
+    EventsMalformed = "events_malformed",
+    /// Times a process's mappings could not be read again when they had changed.
+    MappingsUnread = "mappings_unread",
+    /// Executable files that could not be opened, so that stacks through them break.
+    ModulesUnreadable = "modules_unreadable",
+}
+
+/// How many counters there are: the length of the kernel's counter array.
+pub const COUNT: usize = Counter::ALL.len();

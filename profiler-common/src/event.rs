@@ -1,0 +1,115 @@
+//! The records that go through the ring buffer.
+//!
+//! Each begins with a [`Header`]; [`Kind`] says which of the structs of this module it is. An
+//! [`IntervalEvent`] is followed by the copied part of the user stack.
+
+use crate::{
+    stack::KERNEL_FRAMES,
+    state::{Span, ThreadState},
+};
+
+/// Which struct a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// [`IntervalEvent`].
+    Interval = 1,
+    /// [`ThreadEvent`]: a thread of a watched process was created.
+    ThreadBorn = 2,
+    /// [`ThreadEvent`]: a thread was switched out for the last time; its totals are final.
+    ThreadEnded = 3,
+    /// [`ThreadEvent`]: a watched process replaced its program.
+    Exec = 4,
+    /// [`ThreadEvent`]: a watched process forked a process that is watched too.
+    ProcessBorn = 5,
+}
+
+/// The start of every record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Header {
+    /// A [`Kind`].
+    pub kind: u32,
+    /// Length of the whole record in bytes, this header included.
+    pub bytes: u32,
+}
+
+/// User registers at the wait, as the kernel saved them on entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct UserRegs {
+    /// Instruction pointer: after the `syscall` instruction, or at the faulting one.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer register.
+    pub bp: u64,
+    /// `orig_ax`: the syscall number, or negative for a fault or an interrupt.
+    pub orig_ax: i64,
+    /// The six syscall arguments: `di si dx r10 r8 r9`.
+    pub args: [u64; 6],
+}
+
+/// The interval was a preemption, or the thread was runnable all along.
+pub const PREEMPTED: u32 = 1;
+/// `regs` holds the user registers of the wait.
+pub const HAS_REGS: u32 = 2;
+/// The interval was open when the window began; `span.out_ns` is the window's start.
+pub const OPEN_AT_START: u32 = 4;
+/// The interval was open when the window ended; `span.in_ns` is the window's end.
+pub const OPEN_AT_END: u32 = 8;
+
+/// One off-CPU interval of at least the minimum block, without the user stack that follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct IntervalEvent {
+    /// `kind` is [`Kind::Interval`].
+    pub header: Header,
+    /// When it began, was woken and ended.
+    pub span: Span,
+    /// The user registers, valid with [`HAS_REGS`].
+    pub regs: UserRegs,
+    /// Thread, in the initial PID namespace.
+    pub tid: u32,
+    /// Process, in the initial PID namespace.
+    pub tgid: u32,
+    /// Scheduler state bits it slept in; 0 with [`PREEMPTED`].
+    pub task_state: u32,
+    /// [`PREEMPTED`], [`HAS_REGS`], [`OPEN_AT_START`], [`OPEN_AT_END`].
+    pub flags: u32,
+    /// CPU it left.
+    pub cpu_out: u32,
+    /// CPU it came back on.
+    pub cpu_in: u32,
+    /// Valid entries of `kernel`.
+    pub kernel_frames: u32,
+    /// Bytes of user stack, from `regs.sp` upwards, that follow this struct.
+    pub user_bytes: u32,
+    /// Switch counter (`nvcsw + nivcsw`) of the thread at the capture.
+    pub kernel_switches: u64,
+    /// Name of the thread.
+    pub comm: [u8; 16],
+    /// Kernel return addresses, leaf first.
+    pub kernel: [u64; KERNEL_FRAMES],
+}
+
+const _: () = assert!(size_of::<UserRegs>() == 80);
+const _: () = assert!(size_of::<IntervalEvent>() == 168 + 8 * KERNEL_FRAMES);
+
+/// A thread or process came, went or changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ThreadEvent {
+    /// `kind` is one of the kinds that name this struct.
+    pub header: Header,
+    /// When.
+    pub at_ns: u64,
+    /// Thread, in the initial PID namespace.
+    pub tid: u32,
+    /// Process, in the initial PID namespace.
+    pub tgid: u32,
+    /// Its accounting so far; final for [`Kind::ThreadEnded`].
+    pub state: ThreadState,
+}
+
+const _: () = assert!(size_of::<ThreadEvent>() == 24 + size_of::<ThreadState>());

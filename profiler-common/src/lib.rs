@@ -1,0 +1,17 @@
+//! What the kernel side and the user side of stallscope must agree on, and nothing else.
+//!
+//! - [`event`]: the records that go through the ring buffer.
+//! - [`state`]: the per-thread accounting that lives in a map.
+//! - [`config`]: what the loader tells the programs before they are verified.
+//! - [`counter`]: the closed list of everything that can be lost or refused.
+//! - [`stack`]: how much of a stack is taken.
+//!
+//! Every type is `#[repr(C)]` with fixed-width fields and no implicit padding; sizes are pinned.
+
+#![no_std]
+
+pub mod config;
+pub mod counter;
+pub mod event;
+pub mod stack;
+pub mod state;

@@ -1,0 +1,319 @@
+//! The accounting of one thread, kept in the kernel for every interval however short.
+//!
+//! [`ThreadState::switch_out`], [`ThreadState::wake`] and [`ThreadState::switch_in`] are the whole
+//! state machine. They are pure, so the same code runs in the kernel and in host tests. At every
+//! instant each nanosecond since `from_ns` is in exactly one of the totals or in the open phase
+//! that began at `since_ns`:
+//!
+//! `running + runnable + waiting + short == since_ns - from_ns`
+
+/// What a thread is doing between two events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Phase {
+    /// On a CPU.
+    Running = 1,
+    /// Wants a CPU: preempted, new, or (once woken) not yet scheduled.
+    Runnable = 2,
+    /// Off-CPU in a sleep that began at `since_ns`; `wake_ns` says whether it was woken.
+    Waiting = 3,
+}
+
+/// The thread began after the window did.
+pub const BORN_IN_WINDOW: u32 = 1;
+/// The thread was off-CPU when the window began.
+pub const OFF_AT_START: u32 = 2;
+
+/// Bit of `prev_state` that a thread has at its last switch-out (`TASK_DEAD`, `linux/sched.h`).
+pub const TASK_DEAD: u32 = 0x80;
+
+/// The accounting of one thread. Times are nanoseconds of `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ThreadState {
+    /// Where its accounting begins: the window's start, or its birth.
+    pub from_ns: u64,
+    /// When the present phase began.
+    pub since_ns: u64,
+    /// First wake-up of the present wait, 0 if there was none yet.
+    pub wake_ns: u64,
+    /// Total on a CPU.
+    pub running_ns: u64,
+    /// Total wanting a CPU.
+    pub runnable_ns: u64,
+    /// Total waiting, in intervals of at least the minimum block.
+    pub waiting_ns: u64,
+    /// Total waiting, in shorter intervals.
+    pub short_ns: u64,
+    /// Switch-outs seen.
+    pub switches: u64,
+    /// Intervals that ended and were at least the minimum block long, preempted ones too.
+    pub intervals: u64,
+    /// Intervals that ended and were shorter.
+    pub shorts: u64,
+    /// The kernel's own switch counter (`nvcsw + nivcsw`) before the first switch-out seen.
+    pub kernel_switches_first: u64,
+    /// The same counter at the last switch-out.
+    pub kernel_switches_last: u64,
+    /// A [`Phase`].
+    pub phase: u32,
+    /// Scheduler state bits at the last switch-out (`prev_state`), 0 if it was preempted.
+    pub task_state: u32,
+    /// CPU it was last switched out of.
+    pub cpu_out: u32,
+    /// [`BORN_IN_WINDOW`] and [`OFF_AT_START`].
+    pub flags: u32,
+    /// The process the thread belongs to.
+    pub tgid: u32,
+    /// 1 while an interval that ended waits for the switch-in program to take its stack.
+    pub due: u32,
+    /// The name of the thread when it was last switched out for good.
+    pub comm: [u8; 16],
+}
+
+const _: () = assert!(size_of::<ThreadState>() == 136);
+
+#[cfg(feature = "user")]
+// SAFETY: integers only, no padding (96 + 24 + 16 = 136), every bit pattern is valid.
+#[expect(unsafe_code, reason = "Pod is an unsafe trait; the layout is asserted above")]
+unsafe impl aya::Pod for ThreadState {}
+
+/// One ended off-CPU interval: `out_ns <= wake_ns <= in_ns`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Span {
+    /// Switch-out.
+    pub out_ns: u64,
+    /// First wake-up; equals `out_ns` where all of the interval was runnable.
+    pub wake_ns: u64,
+    /// Switch-in.
+    pub in_ns: u64,
+}
+
+/// What a switch-in ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// An interval shorter than the minimum block; it is in the totals.
+    Short,
+    /// An interval to be recorded.
+    Interval(Span),
+    /// Nothing that was seen to begin.
+    Nothing,
+}
+
+impl ThreadState {
+    /// The accounting of a thread that was in `phase` since `from_ns`, at its first event.
+    ///
+    /// The first event tells the past: a thread that is switched out was running, one that is
+    /// woken was waiting, one that is switched in was runnable.
+    #[inline(always)]
+    pub const fn first_seen(from_ns: u64, phase: Phase, tgid: u32, kernel_switches: u64) -> Self {
+        let off = !matches!(phase, Phase::Running);
+        Self {
+            from_ns,
+            since_ns: from_ns,
+            wake_ns: 0,
+            running_ns: 0,
+            runnable_ns: 0,
+            waiting_ns: 0,
+            short_ns: 0,
+            switches: 0,
+            intervals: 0,
+            shorts: 0,
+            kernel_switches_first: kernel_switches,
+            kernel_switches_last: kernel_switches,
+            phase: phase as u32,
+            task_state: 0,
+            cpu_out: 0,
+            flags: if off { OFF_AT_START } else { 0 },
+            tgid,
+            due: 0,
+            comm: [0; 16],
+        }
+    }
+
+    /// The thread leaves its CPU at `now_ns`. `task_state` is 0 where it was preempted or is still
+    /// runnable, else the state bits it sleeps in.
+    #[inline(always)]
+    pub fn switch_out(&mut self, now_ns: u64, task_state: u32, cpu: u32, kernel_switches: u64) {
+        let elapsed_ns = now_ns.saturating_sub(self.since_ns);
+        if self.phase == Phase::Running as u32 {
+            self.running_ns += elapsed_ns;
+        } else {
+            // Its switch-in was missed: what the time went into is not known. Waiting time that
+            // no interval accounts for is reported as unknown.
+            self.waiting_ns += elapsed_ns;
+        }
+        self.since_ns = now_ns;
+        self.wake_ns = 0;
+        self.phase = if task_state == 0 { Phase::Runnable } else { Phase::Waiting } as u32;
+        self.task_state = task_state;
+        self.cpu_out = cpu;
+        self.due = 0;
+        self.switches += 1;
+        self.kernel_switches_last = kernel_switches;
+    }
+
+    /// Somebody wakes the thread at `now_ns`. Only the first wake-up of a wait counts; one that
+    /// reaches a thread still on its way to sleep is not kept, and [`Self::switch_in`] then finds
+    /// none: the clamp of the wake-up to the interval.
+    #[inline(always)]
+    pub fn wake(&mut self, now_ns: u64) {
+        if self.phase == Phase::Waiting as u32 && self.wake_ns == 0 {
+            self.wake_ns = now_ns;
+        }
+    }
+
+    /// The thread gets a CPU at `now_ns`.
+    #[inline(always)]
+    pub fn switch_in(&mut self, now_ns: u64, min_block_ns: u64) -> Ended {
+        let ended = if self.phase == Phase::Running as u32 {
+            // Its switch-out was missed; see `switch_out`.
+            self.waiting_ns += now_ns.saturating_sub(self.since_ns);
+            Ended::Nothing
+        } else {
+            self.end_off_cpu(now_ns, false, min_block_ns)
+        };
+        self.since_ns = now_ns;
+        self.wake_ns = 0;
+        self.phase = Phase::Running as u32;
+        ended
+    }
+
+    /// Closes the accounting at the end of the window. `Ended::Interval` is an interval still open.
+    pub fn close(&mut self, end_ns: u64, min_block_ns: u64) -> Ended {
+        let end_ns = end_ns.max(self.since_ns);
+        let ended = if self.phase == Phase::Running as u32 {
+            self.running_ns += end_ns - self.since_ns;
+            Ended::Nothing
+        } else {
+            self.end_off_cpu(end_ns, true, min_block_ns)
+        };
+        self.since_ns = end_ns;
+        ended
+    }
+
+    /// Splits the off-CPU time since `since_ns` into waiting and runnable. A sleep that was never
+    /// woken is all runnable if it is over (the wake-up came before the switch-out), and all
+    /// waiting if it is still open.
+    #[inline(always)]
+    fn end_off_cpu(&mut self, now_ns: u64, open: bool, min_block_ns: u64) -> Ended {
+        let out_ns = self.since_ns;
+        let in_ns = if now_ns > out_ns { now_ns } else { out_ns };
+        let wake_ns = if self.phase == Phase::Runnable as u32 {
+            out_ns
+        } else if self.wake_ns == 0 {
+            if open { in_ns } else { out_ns }
+        } else if self.wake_ns < out_ns {
+            out_ns
+        } else if self.wake_ns > in_ns {
+            in_ns
+        } else {
+            self.wake_ns
+        };
+        self.runnable_ns += in_ns - wake_ns;
+        if in_ns - out_ns < min_block_ns {
+            self.short_ns += wake_ns - out_ns;
+            self.shorts += 1;
+            return Ended::Short;
+        }
+        self.waiting_ns += wake_ns - out_ns;
+        self.intervals += 1;
+        Ended::Interval(Span { out_ns, wake_ns, in_ns })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLEEPS: u32 = 1;
+    const MIN_BLOCK_NS: u64 = 100;
+
+    fn born(phase: Phase) -> ThreadState {
+        ThreadState::first_seen(1000, phase, 7, 0)
+    }
+
+    fn total(state: &ThreadState) -> u64 {
+        state.running_ns + state.runnable_ns + state.waiting_ns + state.short_ns
+    }
+
+    //  1000      1300        1700       1750     2000
+    //   | running | waiting   | runnable | running |
+    #[test]
+    fn every_nanosecond_is_in_one_state() {
+        let mut state = born(Phase::Running);
+        state.switch_out(1300, SLEEPS, 0, 1);
+        state.wake(1700);
+        state.wake(1720);
+        let ended = state.switch_in(1750, MIN_BLOCK_NS);
+        assert_eq!(ended, Ended::Interval(Span { out_ns: 1300, wake_ns: 1700, in_ns: 1750 }));
+        assert_eq!(state.close(2000, MIN_BLOCK_NS), Ended::Nothing);
+        assert_eq!((state.running_ns, state.waiting_ns, state.runnable_ns), (550, 400, 50));
+        assert_eq!(total(&state), 1000);
+    }
+
+    //  1000        1400 (woken)   1500
+    //   | waiting    | runnable    | running
+    #[test]
+    fn a_first_wake_says_that_the_thread_was_waiting() {
+        let mut state = born(Phase::Waiting);
+        state.wake(1400);
+        let ended = state.switch_in(1500, MIN_BLOCK_NS);
+        assert_eq!(ended, Ended::Interval(Span { out_ns: 1000, wake_ns: 1400, in_ns: 1500 }));
+        assert_eq!(state.flags, OFF_AT_START);
+    }
+
+    //  1000      1300 (preempted)  1500
+    //   | running | runnable        | running
+    #[test]
+    fn a_preempted_interval_is_all_runnable() {
+        let mut state = born(Phase::Running);
+        state.switch_out(1300, 0, 0, 1);
+        state.wake(1350);
+        let ended = state.switch_in(1500, MIN_BLOCK_NS);
+        assert_eq!(ended, Ended::Interval(Span { out_ns: 1300, wake_ns: 1300, in_ns: 1500 }));
+        assert_eq!((state.runnable_ns, state.waiting_ns), (200, 0));
+    }
+
+    #[test]
+    fn a_wake_up_before_the_switch_out_is_clamped_to_it() {
+        let mut state = born(Phase::Running);
+        state.wake(1299);
+        state.switch_out(1300, SLEEPS, 0, 1);
+        let ended = state.switch_in(1500, MIN_BLOCK_NS);
+        assert_eq!(ended, Ended::Interval(Span { out_ns: 1300, wake_ns: 1300, in_ns: 1500 }));
+    }
+
+    #[test]
+    fn the_minimum_block_is_compared_with_the_whole_interval() {
+        let mut state = born(Phase::Running);
+        state.switch_out(1300, SLEEPS, 0, 1);
+        state.wake(1310);
+        assert_eq!(state.switch_in(1399, MIN_BLOCK_NS), Ended::Short);
+        assert_eq!((state.short_ns, state.runnable_ns, state.shorts), (10, 89, 1));
+        state.switch_out(1400, SLEEPS, 0, 2);
+        state.wake(1410);
+        assert!(matches!(state.switch_in(1500, MIN_BLOCK_NS), Ended::Interval(_)));
+        assert_eq!(total(&state), 500);
+    }
+
+    #[test]
+    fn a_sleep_still_open_at_the_end_is_waiting() {
+        let mut state = born(Phase::Running);
+        state.switch_out(1300, SLEEPS, 0, 1);
+        let ended = state.close(2000, MIN_BLOCK_NS);
+        assert_eq!(ended, Ended::Interval(Span { out_ns: 1300, wake_ns: 2000, in_ns: 2000 }));
+        assert_eq!(total(&state), 1000);
+    }
+
+    #[test]
+    fn a_missed_switch_is_unnamed_waiting_and_loses_no_time() {
+        let mut state = born(Phase::Running);
+        state.switch_out(1300, SLEEPS, 0, 1);
+        state.switch_out(1800, SLEEPS, 0, 3);
+        state.close(2000, MIN_BLOCK_NS);
+        assert_eq!(total(&state), 1000);
+        assert_eq!(state.kernel_switches_last - state.kernel_switches_first - state.switches, 1);
+    }
+}

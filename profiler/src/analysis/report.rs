@@ -1,0 +1,325 @@
+//! What a report says: `stallscope.report/1` as Rust types.
+//!
+//! This is the contract that others script against: fields are added, never renamed or removed.
+//! Times are integer nanoseconds; `start_ns`, `end_ns` and `t_ns` count from the window's start.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// The value of [`Report::schema`].
+pub const SCHEMA: &str = "stallscope.report/1";
+
+/// Everything a renderer needs; renderers add no meaning.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The process that was recorded.
+    pub target: Target,
+    /// The machine it ran on.
+    pub host: Host,
+    /// When.
+    pub window: Window,
+    /// What is known about the completeness of this report.
+    pub quality: Quality,
+    /// The pools, the one with the most blocked time first.
+    pub pools: Vec<Pool>,
+    /// The sites, largest total first, then by frames.
+    pub sites: Vec<Site>,
+    /// Spans in which a pool had no worker to run anything.
+    pub starvation: Vec<Starvation>,
+}
+
+/// The process that was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Target {
+    /// Its id in the recorder's PID namespace.
+    pub pid: u32,
+    /// Its executable.
+    pub exe: String,
+    /// Its arguments.
+    pub command: Vec<String>,
+    /// Hex; null if it has none.
+    pub build_id: Option<String>,
+    /// Null if it runs in none.
+    pub container: Option<String>,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Host {
+    /// Kernel release.
+    pub kernel: String,
+    /// Machine type.
+    pub arch: String,
+    /// CPUs online.
+    pub cpus: u32,
+}
+
+/// The measured window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Window {
+    /// RFC 3339 with nanoseconds, UTC.
+    pub start: String,
+    /// Nanoseconds since the Unix epoch.
+    pub start_unix_ns: i64,
+    /// Its length.
+    pub duration_ns: u64,
+}
+
+/// What is known about the completeness of the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Quality {
+    /// Intervals recorded.
+    pub intervals: u64,
+    /// Every counter, zeros too.
+    pub counters: BTreeMap<String, u64>,
+    /// How many recorded waits have which kind of user stack.
+    pub user_stacks: UserStacks,
+    /// What the recorder itself cost.
+    pub observer: Observer,
+    /// The recording was not finished in good order; totals are a lower bound.
+    pub unfinished: bool,
+    /// Intervals shorter than this were counted, not named.
+    pub min_block_ns: u64,
+    /// Where stacks were captured.
+    pub hook: String,
+}
+
+/// How many recorded waits have which kind of user stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UserStacks {
+    /// The walk reached the outermost frame.
+    pub complete: u64,
+    /// The leaf side is whole, the root side is cut.
+    pub truncated: u64,
+    /// The walk stopped at a frame it could not leave.
+    pub broken: u64,
+    /// No user stack was taken.
+    pub missing: u64,
+}
+
+/// What the recorder itself cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Observer {
+    /// CPU time of the recording process.
+    pub cpu_ns: u64,
+    /// Its largest resident set.
+    pub max_rss_bytes: u64,
+    /// Memory of its kernel maps.
+    pub kernel_map_bytes: u64,
+    /// Run time of its kernel programs; null unless measured.
+    pub bpf_ns: Option<u64>,
+}
+
+/// The threads of one runtime instance, or the threads of none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pool {
+    /// Its number in this report.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// `tokio`, ..., or `none`.
+    pub runtime: String,
+    /// How many of its threads are workers.
+    pub workers: u32,
+    /// `[t_ns, blocked, workers]`: how many workers were blocked from `t_ns` on.
+    pub blocked_curve: Vec<(u64, u32, u32)>,
+    /// Its threads.
+    pub threads: Vec<Thread>,
+}
+
+/// Where every nanosecond of a thread went. Exactly: the seven states add up to `wall_ns`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Thread {
+    /// The thread.
+    pub tid: u32,
+    /// Its name.
+    pub name: String,
+    /// Its part in the pool.
+    pub role: Role,
+    /// How long it was watched.
+    pub wall_ns: u64,
+    /// On a CPU.
+    pub running_ns: u64,
+    /// Wanting a CPU.
+    pub runnable_ns: u64,
+    /// Parked by its runtime for lack of work.
+    pub idle_ns: u64,
+    /// Waiting inside a task on a thread that must not wait.
+    pub blocked_ns: u64,
+    /// Waiting where waiting is right.
+    pub allowed_ns: u64,
+    /// Waiting in intervals below the minimum block.
+    pub short_ns: u64,
+    /// Waiting, and nothing more can be said.
+    pub unknown_ns: u64,
+    /// It was off-CPU when the window began.
+    pub open_at_start: bool,
+    /// It was off-CPU when the window ended.
+    pub open_at_end: bool,
+    /// Switch-outs seen.
+    pub switches: u64,
+    /// Switch-outs by the kernel's own count over the same events.
+    pub kernel_switches: u64,
+    /// Intervals of at least the minimum block, recorded or dropped, preempted ones too.
+    pub intervals: u64,
+    /// Shorter intervals.
+    pub shorts: u64,
+}
+
+/// A thread's part in its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Runs tasks; must not wait.
+    Worker,
+    /// Runs what may wait.
+    Blocking,
+    /// Anything else.
+    Other,
+}
+
+/// What a waiting or run-queue interval means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Wanted a CPU all along.
+    Runnable,
+    /// Parked by its runtime for lack of work.
+    Idle,
+    /// Waiting inside a task on a thread that must not wait.
+    Blocked,
+    /// Waiting where waiting is right.
+    Allowed,
+    /// Nothing can be said.
+    Unknown,
+}
+
+/// What the kernel was asked to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// A length of time.
+    Sleep,
+    /// A futex: a lock, a condition variable, a parked thread.
+    Futex,
+    /// A socket.
+    Socket,
+    /// A pipe.
+    Pipe,
+    /// A file or a terminal, not in disk wait.
+    File,
+    /// A disk.
+    Disk,
+    /// One of several file descriptors.
+    Poll,
+    /// A page of memory.
+    PageFault,
+    /// Another process.
+    Process,
+    /// System V or POSIX inter-process communication.
+    Ipc,
+    /// It was stopped or traced.
+    Stopped,
+    /// Anything else.
+    Other,
+}
+
+/// One distinct stack in one state of one pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Site {
+    /// [`Pool::id`].
+    pub pool: u32,
+    /// Its state.
+    pub state: State,
+    /// What the kernel was asked to wait for.
+    pub reason: Reason,
+    /// What the stack means beyond that: `mutex`, `channel`, `sync-over-async`, ...
+    pub label: Option<String>,
+    /// The future, request or job that was running.
+    pub task: Option<String>,
+    /// Intervals.
+    pub count: u64,
+    /// Waiting time, all intervals.
+    pub total_ns: u64,
+    /// Waiting time, the longest interval.
+    pub max_ns: u64,
+    /// Waiting time, median (nearest rank).
+    pub p50_ns: u64,
+    /// Waiting time, 99th percentile (nearest rank).
+    pub p99_ns: u64,
+    /// Run-queue time that followed the waits.
+    pub runnable_ns: u64,
+    /// How the walk of the user stack ended: `complete`, `truncated`, `broken`, or `missing`.
+    pub stack: StackQuality,
+    /// Root to leaf, user frames then kernel frames; empty if there was no stack.
+    pub frames: Vec<Frame>,
+    /// The role of the threads it was seen on.
+    pub role: Role,
+}
+
+/// How the walk of a user stack ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StackQuality {
+    /// At the outermost frame.
+    Complete,
+    /// The root side is cut.
+    Truncated,
+    /// At a frame it could not leave.
+    Broken,
+    /// There is no user stack.
+    Missing,
+}
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Frame {
+    /// Demangled name.
+    pub function: Option<String>,
+    /// Source file.
+    pub file: Option<String>,
+    /// Line, from 1.
+    pub line: Option<u32>,
+    /// Path of the file the code is in; null for the kernel and for generated code.
+    pub module: Option<String>,
+    /// Hex, as the file's own symbol table counts; absolute where there is no file.
+    pub address: Option<String>,
+    /// What kind of frame it is.
+    pub kind: FrameKind,
+    /// Why it has no name.
+    pub missing: Option<String>,
+}
+
+/// What kind of frame it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FrameKind {
+    /// Machine code of a file.
+    Native,
+    /// Inlined into the native frame before it.
+    Inlined,
+    /// Generated code.
+    Jit,
+    /// Code run by an interpreter.
+    Interpreted,
+    /// Kernel code.
+    Kernel,
+}
+
+/// A maximal span in which every worker of a pool was blocked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Starvation {
+    /// [`Pool::id`].
+    pub pool: u32,
+    /// Its start.
+    pub start_ns: u64,
+    /// Its end.
+    pub end_ns: u64,
+    /// How many workers there were.
+    pub workers: u32,
+    /// Indices into [`Report::sites`], the one that held the most worker time first.
+    pub sites: Vec<usize>,
+}

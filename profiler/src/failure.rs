@@ -1,0 +1,35 @@
+//! The ways a command can end that scripts must be able to tell apart.
+
+use thiserror::Error;
+
+/// A failure with an exit code of its own; anything else exits with 1.
+///
+/// Each message says what happened, the likely cause, and the command to run next.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// Wrong usage: an ambiguous name, an output path that cannot be written. Exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// No such target, not a user process, or gone before anything was recorded. Exit code 3.
+    #[error("{0}")]
+    NoTarget(String),
+    /// Not permitted, or the kernel cannot. Exit code 4.
+    #[error("{0}")]
+    NotPermitted(String),
+    /// Stopped at once by a second Ctrl-C. Exit code 130.
+    #[error("stopped")]
+    Interrupted,
+}
+
+impl Failure {
+    /// The exit code of the failure that an error chain holds, 1 if it holds none.
+    pub fn exit_code(error: &anyhow::Error) -> u8 {
+        match error.downcast_ref::<Self>() {
+            Some(Self::Usage(_)) => 2,
+            Some(Self::NoTarget(_)) => 3,
+            Some(Self::NotPermitted(_)) => 4,
+            Some(Self::Interrupted) => 130,
+            None => 1,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Timestamped facts as the kernel gave them: the border between capturing and judging.
+//!
+//! No names guessed, no classes, no floats. [`facts`] says what is kept, [`file`] how it lies on
+//! disk, [`model`] what a whole recording looks like once read.
+
+pub mod facts;
+pub mod file;
+pub mod model;
+
+pub use facts::{
+    CodeAddress, Counters, End, FrameKind, Host, Interval, KernelStack, KernelStackId, Mapping,
+    Missing, Module, ModuleId, NamedFrame, Names, Options, RawFrame, Record, Regs, ResolvedName,
+    Session, StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId,
+};
+pub use model::{Ending, Recording};

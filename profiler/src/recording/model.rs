@@ -1,0 +1,47 @@
+//! A whole recording in memory.
+
+use std::collections::HashMap;
+
+use super::facts::{
+    CodeAddress, Counters, End, Interval, KernelStack, KernelStackId, Mapping, Module, ModuleId,
+    ResolvedName, Session, ThreadName, ThreadTotals, UserStack, UserStackId,
+};
+
+/// A whole recording, as far as the file could be read.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// What was recorded, how and where.
+    pub session: Session,
+    /// Threads and their names, in order of time.
+    pub threads: Vec<ThreadName>,
+    /// Modules by number.
+    pub modules: HashMap<ModuleId, Module>,
+    /// Mappings, in order of time.
+    pub mappings: Vec<Mapping>,
+    /// User stacks by number.
+    pub user_stacks: HashMap<UserStackId, UserStack>,
+    /// Kernel stacks by number.
+    pub kernel_stacks: HashMap<KernelStackId, KernelStack>,
+    /// Intervals, in order of their end.
+    pub intervals: Vec<Interval>,
+    /// Final accounting, one a thread; empty if the recording is unfinished.
+    pub totals: Vec<ThreadTotals>,
+    /// What was lost.
+    pub counters: Counters,
+    /// Names resolved while the target lived.
+    pub names: HashMap<CodeAddress, ResolvedName>,
+    /// How the file ends.
+    pub ending: Ending,
+}
+
+/// How the file ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// In good order.
+    Finished(End),
+    /// The recorder was killed: everything up to this file offset is there.
+    Unfinished {
+        /// Offset of the first byte that is not part of a whole block.
+        offset: u64,
+    },
+}
