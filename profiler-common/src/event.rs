@@ -14,14 +14,17 @@ use crate::{
 pub enum Kind {
     /// [`IntervalEvent`].
     Interval = 1,
-    /// [`ThreadEvent`]: a thread of a watched process was created.
-    ThreadBorn = 2,
     /// [`ThreadEvent`]: a thread was switched out for the last time; its totals are final.
-    ThreadEnded = 3,
+    ThreadEnded = 2,
     /// [`ThreadEvent`]: a watched process replaced its program.
-    Exec = 4,
+    Exec = 3,
     /// [`ThreadEvent`]: a watched process forked a process that is watched too.
-    ProcessBorn = 5,
+    ProcessBorn = 4,
+    /// [`ThreadEvent`]: the roll-call found the thread. `state` holds its phase, its name and the
+    /// kernel's switch counter, and in `from_ns` when it was created.
+    Present = 5,
+    /// [`IntervalEvent`]: the stack of a thread that is off-CPU, without times.
+    Swept = 6,
 }
 
 /// The start of every record.
@@ -56,8 +59,6 @@ pub const PREEMPTED: u32 = 1;
 pub const HAS_REGS: u32 = 2;
 /// The interval was open when the window began; `span.out_ns` is the window's start.
 pub const OPEN_AT_START: u32 = 4;
-/// The interval was open when the window ended; `span.in_ns` is the window's end.
-pub const OPEN_AT_END: u32 = 8;
 
 /// One off-CPU interval of at least the minimum block, without the user stack that follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub struct IntervalEvent {
     pub tgid: u32,
     /// Scheduler state bits it slept in; 0 with [`PREEMPTED`].
     pub task_state: u32,
-    /// [`PREEMPTED`], [`HAS_REGS`], [`OPEN_AT_START`], [`OPEN_AT_END`].
+    /// [`PREEMPTED`], [`HAS_REGS`], [`OPEN_AT_START`].
     pub flags: u32,
     /// CPU it left.
     pub cpu_out: u32,

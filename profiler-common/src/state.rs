@@ -19,10 +19,11 @@ pub enum Phase {
     Waiting = 3,
 }
 
-/// The thread began after the window did.
-pub const BORN_IN_WINDOW: u32 = 1;
 /// The thread was off-CPU when the window began.
-pub const OFF_AT_START: u32 = 2;
+pub const OFF_AT_START: u16 = 1;
+/// An `exec` by another thread of the process ended this one: its totals are already final, only
+/// its last switch-out is still to come.
+pub const REPLACED: u16 = 2;
 
 /// Bit of `prev_state` that a thread has at its last switch-out (`TASK_DEAD`, `linux/sched.h`).
 pub const TASK_DEAD: u32 = 0x80;
@@ -59,22 +60,20 @@ pub struct ThreadState {
     pub phase: u32,
     /// Scheduler state bits at the last switch-out (`prev_state`), 0 if it was preempted.
     pub task_state: u32,
-    /// CPU it was last switched out of.
-    pub cpu_out: u32,
-    /// [`BORN_IN_WINDOW`] and [`OFF_AT_START`].
-    pub flags: u32,
     /// The process the thread belongs to.
     pub tgid: u32,
-    /// 1 while an interval that ended waits for the switch-in program to take its stack.
-    pub due: u32,
+    /// CPU it was last switched out of.
+    pub cpu_out: u16,
+    /// [`OFF_AT_START`] and [`REPLACED`].
+    pub flags: u16,
     /// The name of the thread when it was last switched out for good.
     pub comm: [u8; 16],
 }
 
-const _: () = assert!(size_of::<ThreadState>() == 136);
+const _: () = assert!(size_of::<ThreadState>() == 128);
 
 #[cfg(feature = "user")]
-// SAFETY: integers only, no padding (96 + 24 + 16 = 136), every bit pattern is valid.
+// SAFETY: integers only, no padding (96 + 16 + 16 = 128), every bit pattern is valid.
 #[expect(unsafe_code, reason = "Pod is an unsafe trait; the layout is asserted above")]
 unsafe impl aya::Pod for ThreadState {}
 
@@ -102,7 +101,7 @@ pub enum Ended {
 }
 
 impl ThreadState {
-    /// The accounting of a thread that was in `phase` since `from_ns`, at its first event.
+    /// The accounting of a thread that was in `phase` since the window's start, at its first event.
     ///
     /// The first event tells the past: a thread that is switched out was running, one that is
     /// woken was waiting, one that is switched in was runnable.
@@ -124,12 +123,19 @@ impl ThreadState {
             kernel_switches_last: kernel_switches,
             phase: phase as u32,
             task_state: 0,
+            tgid,
             cpu_out: 0,
             flags: if off { OFF_AT_START } else { 0 },
-            tgid,
-            due: 0,
             comm: [0; 16],
         }
+    }
+
+    /// The accounting of a thread that is created at `now_ns`.
+    #[inline(always)]
+    pub const fn born(now_ns: u64, tgid: u32) -> Self {
+        let mut state = Self::first_seen(now_ns, Phase::Runnable, tgid, 0);
+        state.flags = 0;
+        state
     }
 
     /// The thread leaves its CPU at `now_ns`. `task_state` is 0 where it was preempted or is still
@@ -148,8 +154,7 @@ impl ThreadState {
         self.wake_ns = 0;
         self.phase = if task_state == 0 { Phase::Runnable } else { Phase::Waiting } as u32;
         self.task_state = task_state;
-        self.cpu_out = cpu;
-        self.due = 0;
+        self.cpu_out = cpu as u16;
         self.switches += 1;
         self.kernel_switches_last = kernel_switches;
     }
@@ -230,7 +235,7 @@ mod tests {
     const SLEEPS: u32 = 1;
     const MIN_BLOCK_NS: u64 = 100;
 
-    fn born(phase: Phase) -> ThreadState {
+    fn seen(phase: Phase) -> ThreadState {
         ThreadState::first_seen(1000, phase, 7, 0)
     }
 
@@ -242,7 +247,7 @@ mod tests {
     //   | running | waiting   | runnable | running |
     #[test]
     fn every_nanosecond_is_in_one_state() {
-        let mut state = born(Phase::Running);
+        let mut state = seen(Phase::Running);
         state.switch_out(1300, SLEEPS, 0, 1);
         state.wake(1700);
         state.wake(1720);
@@ -257,7 +262,7 @@ mod tests {
     //   | waiting    | runnable    | running
     #[test]
     fn a_first_wake_says_that_the_thread_was_waiting() {
-        let mut state = born(Phase::Waiting);
+        let mut state = seen(Phase::Waiting);
         state.wake(1400);
         let ended = state.switch_in(1500, MIN_BLOCK_NS);
         assert_eq!(ended, Ended::Interval(Span { out_ns: 1000, wake_ns: 1400, in_ns: 1500 }));
@@ -268,7 +273,7 @@ mod tests {
     //   | running | runnable        | running
     #[test]
     fn a_preempted_interval_is_all_runnable() {
-        let mut state = born(Phase::Running);
+        let mut state = seen(Phase::Running);
         state.switch_out(1300, 0, 0, 1);
         state.wake(1350);
         let ended = state.switch_in(1500, MIN_BLOCK_NS);
@@ -278,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_wake_up_before_the_switch_out_is_clamped_to_it() {
-        let mut state = born(Phase::Running);
+        let mut state = seen(Phase::Running);
         state.wake(1299);
         state.switch_out(1300, SLEEPS, 0, 1);
         let ended = state.switch_in(1500, MIN_BLOCK_NS);
@@ -287,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_minimum_block_is_compared_with_the_whole_interval() {
-        let mut state = born(Phase::Running);
+        let mut state = seen(Phase::Running);
         state.switch_out(1300, SLEEPS, 0, 1);
         state.wake(1310);
         assert_eq!(state.switch_in(1399, MIN_BLOCK_NS), Ended::Short);
@@ -300,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_sleep_still_open_at_the_end_is_waiting() {
-        let mut state = born(Phase::Running);
+        let mut state = seen(Phase::Running);
         state.switch_out(1300, SLEEPS, 0, 1);
         let ended = state.close(2000, MIN_BLOCK_NS);
         assert_eq!(ended, Ended::Interval(Span { out_ns: 1300, wake_ns: 2000, in_ns: 2000 }));
@@ -309,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_missed_switch_is_unnamed_waiting_and_loses_no_time() {
-        let mut state = born(Phase::Running);
+        let mut state = seen(Phase::Running);
         state.switch_out(1300, SLEEPS, 0, 1);
         state.switch_out(1800, SLEEPS, 0, 3);
         state.close(2000, MIN_BLOCK_NS);

@@ -1,1 +1,19 @@
-//! kernel: being written.
+//! Everything aya: what the kernel offers, the programs, their maps, their records.
+//!
+//! The only room with unsafe code. Never symbolizes, formats or decides policy.
+//!
+//! - [`btf`]: layouts and functions of the running kernel.
+//! - [`probe`]: what it offers and these rights allow.
+//! - [`load`]: the programs, loaded and attached.
+//! - [`usage`]: what the programs and maps cost.
+//! - [`events`]: the bytes of the ring buffer as records.
+
+pub mod btf;
+pub mod events;
+pub mod load;
+pub mod probe;
+pub mod usage;
+
+pub use events::Event;
+pub use load::{Programs, Request};
+pub use probe::Probe;

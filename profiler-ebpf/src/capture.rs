@@ -1,0 +1,197 @@
+//! Registers and stacks of a wait.
+
+use core::{arch::asm, ffi::c_void};
+
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id,
+    generated::{bpf_get_stack, bpf_probe_read_user},
+};
+use profiler_common::{
+    counter::Counter,
+    event::{HAS_REGS, Kind, PREEMPTED, UserRegs},
+    stack::{KERNEL_FRAMES, PAGE_BYTES, USER_SLICE_BYTES},
+};
+
+use crate::{
+    config, emit,
+    maps::{DRAFT, DUE, Draft, Due, PENDING, count},
+    task,
+};
+
+/// Pieces in which a slice is read: it can begin and end inside a page.
+const PIECES: u64 = USER_SLICE_BYTES as u64 / PAGE_BYTES + 1;
+
+/// The switch-in program: sends the interval that `sched_switch` just ended for this thread.
+#[inline(always)]
+pub fn resumed(ctx: *mut c_void) {
+    let Some(due) = DUE.get_ptr_mut(0) else { return };
+    // SAFETY: a per-CPU value, written by `sched_switch` on this CPU within this context switch.
+    let due = unsafe { &mut *due };
+    let tgid_tid = bpf_get_current_pid_tgid();
+    if due.tid == 0 || due.tid != tgid_tid as u32 {
+        return;
+    }
+    due.tid = 0;
+    let Some(draft) = DRAFT.get_ptr_mut(0) else { return };
+    // SAFETY: a per-CPU value; the hooks that use it run with preemption disabled.
+    let draft = unsafe { &mut *draft };
+    describe(draft, due, tgid_tid);
+    draft.event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    if due.flags & PREEMPTED == 0 {
+        take_stacks(draft, ctx);
+    } else {
+        without_stacks(draft);
+    }
+    emit::interval(draft, Kind::Interval, ctx);
+}
+
+/// At switch-out, where that is the only place: keeps the stacks of a wait of unknown length.
+#[inline(always)]
+pub fn keep_at_switch_out(tid: u32, ctx: *mut c_void) {
+    let draft = match PENDING.get_ptr_mut(&tid) {
+        Some(draft) => draft,
+        None => {
+            let Some(blank) = DRAFT.get_ptr_mut(0) else { return };
+            // SAFETY: a per-CPU value, only copied from.
+            let inserted = PENDING.insert(&tid, unsafe { &*blank }, 0);
+            match (inserted, PENDING.get_ptr_mut(&tid)) {
+                (Ok(()), Some(draft)) => draft,
+                _ => {
+                    count(Counter::CapturesRefused);
+                    return;
+                }
+            }
+        }
+    };
+    // SAFETY: a value of a preallocated hash map that only events of this thread touch.
+    let draft = unsafe { &mut *draft };
+    draft.event.flags = 0;
+    draft.event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    take_stacks(draft, ctx);
+}
+
+/// At the switch-in of a thread whose stacks were kept at switch-out: sends its interval.
+#[inline(always)]
+pub fn send_kept(due: &Due, tgid: u32, ctx: *mut c_void) {
+    let tgid_tid = u64::from(tgid) << 32 | u64::from(due.tid);
+    if due.flags & PREEMPTED == 0 {
+        if let Some(draft) = PENDING.get_ptr_mut(&due.tid) {
+            // SAFETY: as in `keep_at_switch_out`.
+            let draft = unsafe { &mut *draft };
+            let kept = draft.event.flags & HAS_REGS;
+            describe(draft, due, tgid_tid);
+            draft.event.flags |= kept;
+            emit::interval(draft, Kind::Interval, ctx);
+            return;
+        }
+    }
+    let Some(draft) = DRAFT.get_ptr_mut(0) else { return };
+    // SAFETY: as in `resumed`.
+    let draft = unsafe { &mut *draft };
+    describe(draft, due, tgid_tid);
+    draft.event.comm = [0; 16];
+    without_stacks(draft);
+    emit::interval(draft, Kind::Interval, ctx);
+}
+
+/// Everything about the interval but its stacks and the thread's name.
+#[inline(always)]
+fn describe(draft: &mut Draft, due: &Due, tgid_tid: u64) {
+    draft.event.span = due.span;
+    draft.event.tid = tgid_tid as u32;
+    draft.event.tgid = (tgid_tid >> 32) as u32;
+    draft.event.task_state = due.task_state;
+    draft.event.flags = due.flags;
+    draft.event.cpu_out = due.cpu_out;
+    // SAFETY: the helper has no preconditions.
+    draft.event.cpu_in = unsafe { bpf_get_smp_processor_id() };
+    draft.event.kernel_switches = due.kernel_switches;
+}
+
+#[inline(always)]
+pub fn without_stacks(draft: &mut Draft) {
+    draft.event.kernel_frames = 0;
+    draft.event.user_bytes = 0;
+    draft.event.regs = UserRegs::default();
+}
+
+/// Registers, kernel stack and user slice of the current thread.
+#[inline(always)]
+fn take_stacks(draft: &mut Draft, ctx: *mut c_void) {
+    without_stacks(draft);
+    take_kernel_stack(draft, ctx);
+    if !task::current_user_regs(&mut draft.event.regs) {
+        count(Counter::RegistersMissing);
+        return;
+    }
+    draft.event.flags |= HAS_REGS;
+    take_user_slice(draft);
+}
+
+#[inline(always)]
+fn take_kernel_stack(draft: &mut Draft, ctx: *mut c_void) {
+    let room = (8 * KERNEL_FRAMES) as u32;
+    let frames = draft.event.kernel.as_mut_ptr().cast();
+    let skip = u64::from(config::kernel_stack_skip());
+    // SAFETY: `frames` has room for `room` bytes.
+    let bytes = unsafe { bpf_get_stack(ctx, frames, room, skip) };
+    if bytes > 0 {
+        draft.event.kernel_frames = bytes as u32 / 8;
+    } else {
+        count(Counter::KernelStackMissing);
+    }
+}
+
+#[inline(always)]
+fn take_user_slice(draft: &mut Draft) {
+    let copied = copy_slice(draft, |to, bytes, from| {
+        // SAFETY: `to` has room for a page, `bytes` is at most that; the helper checks `from`.
+        unsafe { bpf_probe_read_user(to, bytes as u32, from) == 0 }
+    });
+    if copied == 0 {
+        count(Counter::UserStackUnreadable);
+    }
+    draft.event.user_bytes = copied as u32;
+}
+
+/// Copies the user stack from the stack pointer upwards, page by page so that the end of the stack
+/// costs only what lies beyond it. Returns the number of bytes copied.
+#[inline(always)]
+pub fn copy_slice(
+    draft: &mut Draft,
+    read: impl Fn(*mut c_void, u64, *const c_void) -> bool,
+) -> u64 {
+    let sp = draft.event.regs.sp;
+    let user = draft.user.as_mut_ptr();
+    let mut copied = 0_u64;
+    for _ in 0..PIECES {
+        if copied >= USER_SLICE_BYTES as u64 {
+            break;
+        }
+        let from = sp + copied;
+        let to_page_end = PAGE_BYTES - (from & (PAGE_BYTES - 1));
+        let room = USER_SLICE_BYTES as u64 - copied;
+        let bytes = bounded::<{ PAGE_BYTES as i32 * 2 - 1 }>(if to_page_end < room {
+            to_page_end
+        } else {
+            room
+        });
+        let at = bounded::<{ USER_SLICE_BYTES as i32 - 1 }>(copied);
+        // SAFETY: `at` is inside the slice, behind which lies a spare page.
+        let to = unsafe { user.add(at as usize) };
+        if bytes > PAGE_BYTES || !read(to.cast(), bytes, from as *const c_void) {
+            break;
+        }
+        copied += bytes;
+    }
+    copied
+}
+
+/// `value & MASK`, in a way that the compiler cannot prove needless and drop: the verifier needs
+/// to see it.
+#[inline(always)]
+fn bounded<const MASK: i32>(mut value: u64) -> u64 {
+    // SAFETY: an arithmetic instruction on a register.
+    unsafe { asm!("{0} &= {1}", inout(reg) value, const MASK) };
+    value
+}

@@ -1,0 +1,96 @@
+//! Which threads exist, and what those that sleep are doing.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{
+    bpf_ktime_get_ns,
+    generated::{bpf_copy_from_user_task, bpf_get_task_stack},
+};
+use profiler_common::{
+    event::{HAS_REGS, Kind},
+    stack::KERNEL_FRAMES,
+    state::{Phase, ThreadState},
+};
+
+use crate::{
+    capture, emit,
+    maps::{SWEEP_DRAFT, TARGETS},
+    task::{self, Task},
+};
+
+/// The task of one step of a task iterator (`struct bpf_iter__task`), null at the end.
+#[inline(always)]
+fn visited(ctx: *mut c_void) -> Option<Task> {
+    // SAFETY: the context of a task iterator is two pointers: its own bookkeeping, and the task.
+    let task = unsafe { *ctx.cast::<*const c_void>().add(1) };
+    if task.is_null() { None } else { Some(Task::new(task)) }
+}
+
+/// Reports a thread of a watched process. The first roll-call also learns which process is meant:
+/// the user side enters ids with a start time of 0.
+#[inline(always)]
+pub fn roll_call(ctx: *mut c_void) {
+    let Some(task) = visited(ctx) else { return };
+    let tgid = task.tgid();
+    let Some(start_time) = TARGETS.get_ptr_mut(&tgid) else { return };
+    // SAFETY: a value of a preallocated hash map, a single word that only roll-calls write.
+    unsafe {
+        if *start_time == 0 {
+            *start_time = task.process_start_time();
+        } else if *start_time != task.process_start_time() {
+            return;
+        }
+    }
+    let phase = if task.on_cpu() {
+        Phase::Running
+    } else if task.state() == 0 {
+        Phase::Runnable
+    } else {
+        Phase::Waiting
+    };
+    let mut state = ThreadState::first_seen(task.start_time(), phase, tgid, task.switches());
+    state.task_state = task.state();
+    state.comm = task.comm();
+    // SAFETY: the helper has no preconditions.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    emit::thread(Kind::Present, now_ns, task.tid(), &state);
+}
+
+/// Reports the registers and stacks of a thread of a watched process that is off-CPU. The reader
+/// decides by the switch counter whether they belong to the wait it knows of.
+#[inline(always)]
+pub fn sweep(ctx: *mut c_void) {
+    let Some(task) = visited(ctx) else { return };
+    if !task.is_watched() || !task.is_of_target() || task.on_cpu() || task.state() == 0 {
+        return;
+    }
+    let Some(draft) = SWEEP_DRAFT.get_ptr_mut(0) else { return };
+    // SAFETY: only the sweep uses it, and the reader runs one sweep at a time.
+    let draft = unsafe { &mut *draft };
+    capture::without_stacks(draft);
+    draft.event.tid = task.tid();
+    draft.event.tgid = task.tgid();
+    draft.event.task_state = task.state();
+    draft.event.flags = 0;
+    draft.event.kernel_switches = task.switches();
+    draft.event.comm = task.comm();
+    let room = (8 * KERNEL_FRAMES) as u32;
+    // SAFETY: the buffer has `room` bytes; the task is a typed pointer.
+    let bytes = unsafe {
+        bpf_get_task_stack(task.as_ptr(), draft.event.kernel.as_mut_ptr().cast(), room, 0)
+    };
+    if bytes > 0 {
+        draft.event.kernel_frames = bytes as u32 / 8;
+    }
+    if task::user_regs(task.as_ptr(), &mut draft.event.regs) {
+        draft.event.flags |= HAS_REGS;
+        draft.event.user_bytes = capture::copy_slice(draft, |to, bytes, from| {
+            // SAFETY: `to` has room for a page, `bytes` is at most that; the helper checks `from`.
+            unsafe { bpf_copy_from_user_task(to, bytes as u32, from, task.as_ptr(), 0) == 0 }
+        }) as u32;
+    }
+    // The counter again: a thread that moved on in between is no use.
+    if task.switches() == draft.event.kernel_switches && !task.on_cpu() {
+        emit::interval(draft, Kind::Swept, ctx);
+    }
+}

@@ -1,0 +1,56 @@
+//! Records into the ring buffer; every one that does not fit is counted.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use aya_log_ebpf::debug;
+use profiler_common::{
+    counter::Counter,
+    event::{Header, IntervalEvent, Kind, ThreadEvent},
+    stack::USER_SLICE_BYTES,
+    state::ThreadState,
+};
+
+use crate::maps::{Draft, EVENTS, count};
+
+/// Sends a drafted interval with as much of the user stack as it holds.
+#[inline(always)]
+pub fn interval(draft: &mut Draft, kind: Kind, ctx: *mut c_void) {
+    let mut user_bytes = draft.event.user_bytes as u64;
+    if user_bytes > USER_SLICE_BYTES as u64 {
+        user_bytes = USER_SLICE_BYTES as u64;
+    }
+    let bytes = size_of::<IntervalEvent>() as u64 + user_bytes;
+    draft.event.header = Header { kind: kind as u32, bytes: bytes as u32 };
+    if !send((&raw mut *draft).cast(), bytes) {
+        count(Counter::IntervalsDropped);
+        debug!(&Ctx(ctx), "ring buffer full: interval of thread {} dropped", draft.event.tid);
+    }
+}
+
+/// Sends a thread's accounting.
+#[inline(always)]
+pub fn thread(kind: Kind, at_ns: u64, tid: u32, state: &ThreadState) {
+    let bytes = size_of::<ThreadEvent>() as u32;
+    let header = Header { kind: kind as u32, bytes };
+    let event = ThreadEvent { header, at_ns, tid, tgid: state.tgid, state: *state };
+    if !send((&raw const event).cast_mut().cast(), u64::from(bytes)) {
+        count(Counter::EventsDropped);
+    }
+}
+
+#[inline(always)]
+fn send(data: *mut c_void, bytes: u64) -> bool {
+    // SAFETY: `data` points to `bytes` initialized bytes of a map value or of the program's stack,
+    // which the verifier checks again.
+    unsafe { bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), data, bytes, 0) == 0 }
+}
+
+/// The log macros want an [`aya_ebpf::EbpfContext`].
+struct Ctx(*mut c_void);
+
+impl aya_ebpf::EbpfContext for Ctx {
+    fn as_ptr(&self) -> *mut c_void {
+        self.0
+    }
+}

@@ -1,0 +1,100 @@
+//! The kernel side of stallscope: captures and accounts; names nothing; decides nothing that
+//! [`config`] does not say.
+//!
+//! - [`config`]: the read-only globals.
+//! - [`maps`]: every map.
+//! - [`task`]: every read of a kernel structure.
+//! - [`offcpu`]: the accounting at switch-out, wake-up and switch-in.
+//! - [`capture`]: registers and stacks of a wait.
+//! - [`census`]: which threads exist, and what those that sleep are doing.
+//! - [`emit`]: records into the ring buffer.
+
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod capture;
+mod census;
+mod config;
+mod emit;
+mod maps;
+mod offcpu;
+mod task;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    macros::{btf_tracepoint, kprobe},
+    programs::{BtfTracePointContext, ProbeContext},
+};
+
+/// A thread leaves a CPU and another gets it.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
+    offcpu::switch(&ctx);
+    0
+}
+
+/// Somebody wakes a thread.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
+    offcpu::waking(&ctx);
+    0
+}
+
+/// A thread or process is created.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    offcpu::fork(&ctx);
+    0
+}
+
+/// A process replaces its program.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+    offcpu::exec(&ctx);
+    0
+}
+
+/// The resumed thread, right after the switch.
+#[btf_tracepoint(function = "sched_exit_tp")]
+pub fn sched_exit(ctx: BtfTracePointContext) -> i32 {
+    capture::resumed(ctx.as_ptr());
+    0
+}
+
+/// The resumed thread, right after the switch, on kernels without `sched_exit_tp`.
+#[kprobe]
+pub fn finish_task_switch(ctx: ProbeContext) -> u32 {
+    capture::resumed(ctx.as_ptr());
+    0
+}
+
+/// Every thread of the watched processes: that it exists.
+///
+/// aya-ebpf has no macro for iterators; the section name is what makes it one.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub extern "C" fn roll_call(ctx: *mut core::ffi::c_void) -> i32 {
+    census::roll_call(ctx);
+    0
+}
+
+/// Every thread of the watched processes that is off-CPU: its registers and stacks.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter.s/task")]
+pub extern "C" fn sweep(ctx: *mut core::ffi::c_void) -> i32 {
+    census::sweep(ctx);
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier rejects a program that can get here.
+    loop {}
+}
+
+/// Helpers such as `bpf_get_stack` are for GPL-compatible programs only.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,104 @@
+//! Every map of the kernel side.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use profiler_common::{
+    config::Window,
+    counter::{COUNT, Counter},
+    event::IntervalEvent,
+    stack::{PAGE_BYTES, USER_SLICE_BYTES},
+    state::{Span, ThreadState},
+};
+
+/// Threads that can be measured at once, unless the loader asks for more.
+const THREADS_MAX: u32 = 16_384;
+/// Processes that can be watched at once.
+const TARGETS_MAX: u32 = 4_096;
+
+/// A record under construction: the event, and behind it the copied part of the user stack. One
+/// page more than the slice, so that a copy of at most a page that starts inside the slice is
+/// always in bounds, which is what the verifier can follow.
+#[repr(C)]
+pub struct Draft {
+    /// The event.
+    pub event: IntervalEvent,
+    /// The user stack from the stack pointer upwards.
+    pub user: [u8; USER_SLICE_BYTES + PAGE_BYTES as usize],
+}
+
+/// An interval that `sched_switch` ended, handed to the program that runs next on the same CPU, in
+/// the resumed thread, within the same context switch.
+#[repr(C)]
+pub struct Due {
+    /// When it began, was woken and ended.
+    pub span: Span,
+    /// The resumed thread; 0 if none is due.
+    pub tid: u32,
+    /// Scheduler state bits it slept in.
+    pub task_state: u32,
+    /// Flags of [`IntervalEvent::flags`].
+    pub flags: u32,
+    /// CPU it left.
+    pub cpu_out: u32,
+    /// The kernel's switch counter at the switch-out.
+    pub kernel_switches: u64,
+}
+
+/// The boundaries of the window; the one thing that changes while the programs run.
+#[map]
+pub static WINDOW: Array<Window> = Array::with_max_entries(1, 0);
+
+/// The watched processes by id, with the start time of the process that is meant: an id that is
+/// used again does not match.
+#[map]
+pub static TARGETS: HashMap<u32, u64> = HashMap::with_max_entries(TARGETS_MAX, 0);
+
+/// The accounting of each thread, by thread id.
+#[map]
+pub static THREADS: HashMap<u32, ThreadState> = HashMap::with_max_entries(THREADS_MAX, 0);
+
+/// The hand-over from `sched_switch` to the switch-in program.
+#[map]
+pub static DUE: PerCpuArray<Due> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where the switch-in program builds its record. Its hooks run with preemption disabled.
+#[map]
+pub static DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where the sweep builds its record: one sweep at a time, and it may sleep, so not per CPU.
+#[map]
+pub static SWEEP_DRAFT: Array<Draft> = Array::with_max_entries(1, 0);
+
+/// Stacks taken at switch-out, by thread id. The loader makes room only where that path is taken.
+#[map]
+pub static PENDING: HashMap<u32, Draft> = HashMap::with_max_entries(1, 0);
+
+/// What was lost, by [`Counter`].
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNT as u32, 0);
+
+/// Records for the user side.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Adds one to a counter.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: a per-CPU value of this CPU; programs on one CPU interrupt each other only
+        // between the load and the store of a different program, which may lose one count of a
+        // loss, never memory.
+        unsafe { *value += 1 };
+    }
+}
+
+/// Whether the instant belongs to the window, and where the window starts.
+#[inline(always)]
+pub fn window_start(now_ns: u64) -> Option<u64> {
+    let window = WINDOW.get_ptr(0)?;
+    // SAFETY: a value of an array map; the user side writes it while no instant can fall into it.
+    let window = unsafe { &*window };
+    if window.holds(now_ns) { Some(window.start_ns) } else { None }
+}

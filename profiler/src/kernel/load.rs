@@ -1,0 +1,270 @@
+//! The programs, loaded and attached. Dropping [`Programs`] detaches them; so does the death of
+//! the process, since every attachment is a file descriptor.
+
+use std::{fs::File, io::Read as _};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, Iter, KProbe},
+};
+use profiler_common::{
+    config::{HookPath, Window},
+    counter::Counter,
+    state::ThreadState,
+};
+
+use super::probe::Probe;
+use crate::{
+    failure::Failure,
+    units::{Ktime, Nanos, Pid, Tid},
+};
+
+/// The kernel side, as `cargo xtask ebpf` built it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../profiler-ebpf/prebuilt/profiler-ebpf.o"
+));
+
+/// Kernels before 5.15 have no helper for it: the register frame lies at the end of the kernel
+/// stack, whose length is `THREAD_SIZE` (x86-64 without KASAN).
+const PT_REGS_OFFSET: u32 = 16 * 1024 - 168;
+
+/// What is to be recorded.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The process, and with `children` those of its descendants that exist already.
+    pub targets: Vec<Pid>,
+    /// Whether child processes are watched too.
+    pub children: bool,
+    /// Intervals shorter than this are counted and not recorded.
+    pub min_block: Nanos,
+    /// Where stacks are captured.
+    pub hook: HookPath,
+    /// Size of the ring buffer in bytes; a power of two.
+    pub ring_bytes: u32,
+    /// How many threads can be measured at once.
+    pub threads_max: u32,
+    /// Whether the kernel side writes its debug log.
+    pub log: bool,
+}
+
+/// The programs, loaded and attached, with nothing measured until a window is opened.
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+    btf: Btf,
+    has_sweep: bool,
+}
+
+impl Programs {
+    /// Loads and attaches the programs. The first roll-call has been taken: its answers are in the
+    /// ring buffer.
+    ///
+    /// # Errors
+    /// [`Failure::NotPermitted`] if the kernel refuses.
+    pub fn load(probe: &Probe, request: &Request) -> Result<Self> {
+        Self::try_load(probe, request).map_err(|error| {
+            let refused = error.chain().any(|cause| {
+                cause
+                    .downcast_ref::<std::io::Error>()
+                    .is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
+            });
+            if refused {
+                Failure::NotPermitted(format!(
+                    "the kernel does not let this process load or attach its programs ({error:#}); \
+                     for what is missing: stallscope doctor"
+                ))
+                .into()
+            } else {
+                error
+            }
+        })
+    }
+
+    fn try_load(probe: &Probe, request: &Request) -> Result<Self> {
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let mut ebpf = load_object(probe, request, &btf)?;
+        let mut targets: HashMap<_, u32, u64> = map(&mut ebpf, "TARGETS")?;
+        for pid in &request.targets {
+            targets.insert(pid.0, 0, 0).context("cannot enter the target")?;
+        }
+        let mut window: Array<_, Window> = map(&mut ebpf, "WINDOW")?;
+        window.set(0, Window::CLOSED, 0).context("cannot write the window")?;
+        let mut programs = Self { ebpf, btf, has_sweep: probe.sleepable_iter };
+        programs.load_iterator("roll_call")?;
+        if programs.has_sweep {
+            programs.load_iterator("sweep")?;
+        }
+        // The start times of the targets must be there before the first event is looked at.
+        programs.roll_call()?;
+        for tracepoint in ["sched_process_fork", "sched_process_exec", "sched_waking"] {
+            programs.attach_tracepoint(tracepoint, tracepoint)?;
+        }
+        match request.hook {
+            HookPath::SchedExit => programs.attach_tracepoint("sched_exit", "sched_exit_tp")?,
+            HookPath::FinishTaskSwitch => {
+                programs.attach_kprobes("finish_task_switch", &probe.finish_task_switch)?;
+            }
+            HookPath::SwitchOut => {}
+        }
+        programs.attach_tracepoint("sched_switch", "sched_switch")?;
+        Ok(programs)
+    }
+
+    /// Takes the reading end of the ring buffer; once.
+    ///
+    /// # Errors
+    /// If it was taken before.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>> {
+        let map = self.ebpf.take_map("EVENTS").context("the ring buffer was taken already")?;
+        Ok(RingBuf::try_from(map)?)
+    }
+
+    /// Takes the reader of the kernel side's debug log, which hands each line to `log`.
+    ///
+    /// # Errors
+    /// If the object has no log.
+    pub fn take_log<T: log::Log>(&mut self, log: T) -> Result<aya_log::EbpfLogger<T>> {
+        Ok(aya_log::EbpfLogger::init_with_logger(&mut self.ebpf, log)?)
+    }
+
+    /// Says which instants belong to the window.
+    ///
+    /// # Errors
+    /// If the kernel refuses the write.
+    pub fn set_window(&mut self, start: Ktime, end: Ktime) -> Result<()> {
+        let mut window: Array<_, Window> = map(&mut self.ebpf, "WINDOW")?;
+        window.set(0, Window { start_ns: start.0, end_ns: end.0 }, 0)?;
+        Ok(())
+    }
+
+    /// Has every thread of the targets put into the ring buffer.
+    ///
+    /// # Errors
+    /// If the kernel refuses the iteration.
+    pub fn roll_call(&mut self) -> Result<()> {
+        self.iterate("roll_call")
+    }
+
+    /// Has the registers and stacks of every thread that is off-CPU put into the ring buffer.
+    /// Does nothing where the kernel cannot.
+    ///
+    /// # Errors
+    /// If the kernel refuses the iteration.
+    pub fn sweep(&mut self) -> Result<()> {
+        if self.has_sweep { self.iterate("sweep") } else { Ok(()) }
+    }
+
+    /// The accounting of every thread that had an event.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn threads(&mut self) -> Result<Vec<(Tid, ThreadState)>> {
+        let threads: HashMap<_, u32, ThreadState> = map(&mut self.ebpf, "THREADS")?;
+        threads
+            .iter()
+            .map(|entry| entry.map(|(tid, state)| (Tid(tid), state)).map_err(Into::into))
+            .collect()
+    }
+
+    /// What was lost so far, all CPUs added up.
+    ///
+    /// # Errors
+    /// If the counters cannot be read.
+    pub fn counters(&mut self) -> Result<Vec<(Counter, u64)>> {
+        let counters: PerCpuArray<_, u64> = map(&mut self.ebpf, "COUNTERS")?;
+        Counter::ALL
+            .iter()
+            .map(|&counter| {
+                let per_cpu = counters.get(&(counter as u32), 0)?;
+                Ok((counter, per_cpu.iter().sum()))
+            })
+            .collect()
+    }
+
+    fn load_iterator(&mut self, name: &str) -> Result<()> {
+        let program: &mut Iter =
+            self.ebpf.program_mut(name).context("no such program")?.try_into()?;
+        program.load("task", &self.btf).with_context(|| format!("cannot load {name}"))?;
+        Ok(())
+    }
+
+    fn iterate(&mut self, name: &str) -> Result<()> {
+        let program: &mut Iter =
+            self.ebpf.program_mut(name).context("no such program")?.try_into()?;
+        let link = program.attach().with_context(|| format!("cannot attach {name}"))?;
+        let mut file: File = program.take_link(link)?.into_file()?;
+        // The programs write to the ring buffer, not to the file: one read runs them all.
+        let mut nothing = Vec::new();
+        file.read_to_end(&mut nothing).with_context(|| format!("cannot run {name}"))?;
+        Ok(())
+    }
+
+    fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<()> {
+        let program: &mut BtfTracePoint =
+            self.ebpf.program_mut(name).context("no such program")?.try_into()?;
+        program
+            .load(tracepoint, &self.btf)
+            .and_then(|()| program.attach())
+            .with_context(|| format!("cannot attach {name} to the tracepoint {tracepoint}"))?;
+        Ok(())
+    }
+
+    fn attach_kprobes(&mut self, name: &str, functions: &[String]) -> Result<()> {
+        let program: &mut KProbe =
+            self.ebpf.program_mut(name).context("no such program")?.try_into()?;
+        program.load().with_context(|| format!("cannot load {name}"))?;
+        for function in functions {
+            program
+                .attach(function, 0)
+                .with_context(|| format!("cannot attach {name} to the function {function}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
+    let only_tgid = match request.targets.as_slice() {
+        [only] if !request.children => only.0,
+        _ => 0,
+    };
+    // What `bpf_get_stack` puts before the caller of the scheduler: in a BTF tracepoint the
+    // program, the trampoline and `__schedule`; in a kprobe the probed function and `__schedule`.
+    let skip: u32 = if request.hook == HookPath::FinishTaskSwitch { 2 } else { 3 };
+    let pending = if request.hook == HookPath::SwitchOut { request.threads_max } else { 1 };
+    let globals: Vec<(&str, u32)> = [
+        ("HOOK_PATH", request.hook as u32),
+        ("ONLY_TGID", only_tgid),
+        ("HAS_PREV_STATE", u32::from(probe.prev_state)),
+        ("HAS_TASK_PT_REGS", u32::from(probe.bpf_task_pt_regs)),
+        ("PT_REGS_OFFSET", PT_REGS_OFFSET),
+        ("KERNEL_STACK_SKIP", skip),
+    ]
+    .into_iter()
+    .chain(probe.offsets.iter().copied())
+    .collect();
+    let log_level: u8 = if request.log { aya_log::Level::Debug as u8 } else { 0 };
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(btf))
+        .override_global("MIN_BLOCK_NS", &request.min_block.0, true)
+        .override_global(aya_log::LEVEL, &log_level, false)
+        .map_max_entries("EVENTS", request.ring_bytes)
+        .map_max_entries("THREADS", request.threads_max)
+        .map_max_entries("PENDING", pending);
+    for (name, value) in &globals {
+        loader.override_global(name, value, true);
+    }
+    loader.load(OBJECT).context("cannot load the kernel side")
+}
+
+/// A typed map of the object.
+fn map<'ebpf, M>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<M>
+where
+    M: TryFrom<&'ebpf mut Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.map_mut(name).with_context(|| format!("the object has no map {name}"))?;
+    Ok(M::try_from(map)?)
+}

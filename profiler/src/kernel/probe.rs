@@ -1,0 +1,236 @@
+//! What the running kernel offers and the present rights allow. Looks; loads nothing.
+
+use std::fs;
+
+use anyhow::Result;
+use profiler_common::config::HookPath;
+
+use super::btf::KernelBtf;
+use crate::failure::Failure;
+
+/// The layouts that the programs need: `(global, member of task_struct)`. A member with two names
+/// was renamed; the first that exists is taken.
+const TASK_MEMBERS: &[(&str, &[&str])] = &[
+    ("TASK_PID", &["pid"]),
+    ("TASK_TGID", &["tgid"]),
+    ("TASK_STATE", &["__state", "state"]),
+    ("TASK_ON_CPU", &["on_cpu"]),
+    ("TASK_NVCSW", &["nvcsw"]),
+    ("TASK_NIVCSW", &["nivcsw"]),
+    ("TASK_START_TIME", &["start_time"]),
+    ("TASK_GROUP_LEADER", &["group_leader"]),
+    ("TASK_COMM", &["comm"]),
+    ("TASK_STACK", &["stack"]),
+];
+
+/// Capabilities that recording needs, by number (`linux/capability.h`). `CAP_SYS_ADMIN` stands in
+/// for the first two.
+const NEEDED_CAPS: &[(u32, &str)] = &[(39, "CAP_BPF"), (38, "CAP_PERFMON"), (19, "CAP_SYS_PTRACE")];
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_SYS_PTRACE: u32 = 19;
+
+/// What the running kernel offers and the present rights allow.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Kernel release.
+    pub release: String,
+    /// Whether the kernel publishes BTF.
+    pub btf: bool,
+    /// Whether it has the tracepoint `sched_exit_tp`.
+    pub sched_exit: bool,
+    /// Its `finish_task_switch*` functions.
+    pub finish_task_switch: Vec<String>,
+    /// Whether it has kprobes.
+    pub kprobes: bool,
+    /// Where stacks are captured unless the user asks for another place.
+    pub chosen: HookPath,
+    /// Whether it has BPF ring buffers (5.8).
+    pub ring_buffer: bool,
+    /// Whether it has the helper `bpf_task_pt_regs` (5.15).
+    pub bpf_task_pt_regs: bool,
+    /// Whether a BPF program may read the memory of another process (5.18).
+    pub sleepable_iter: bool,
+    /// Whether `sched_switch` passes the state of the thread that leaves (5.18).
+    pub prev_state: bool,
+    /// Capabilities that recording needs and the process does not have.
+    pub missing_caps: Vec<&'static str>,
+    /// Offsets in `task_struct` by the name of the global that holds them; empty without BTF.
+    pub offsets: Vec<(&'static str, u32)>,
+    /// Members of `task_struct` that were not found.
+    pub missing_members: Vec<&'static str>,
+}
+
+/// Looks at the kernel and at the process's own rights.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn probe() -> Result<Probe> {
+    let btf = KernelBtf::of_running_kernel().ok();
+    let finish_task_switch = functions_named("finish_task_switch");
+    let kprobes = fs::exists("/sys/bus/event_source/devices/kprobe/type").unwrap_or(false);
+    let has = |helper: &str| btf.as_ref().is_some_and(|btf| btf.has_helper(helper));
+    let arguments =
+        |name: &str| btf.as_ref().and_then(|btf| btf.tracepoint_arguments(name)).unwrap_or(0);
+    let sched_exit = arguments("sched_exit_tp") > 0;
+    let chosen = if sched_exit {
+        HookPath::SchedExit
+    } else if kprobes && !finish_task_switch.is_empty() {
+        HookPath::FinishTaskSwitch
+    } else {
+        HookPath::SwitchOut
+    };
+    let mut offsets = Vec::new();
+    let mut missing_members = Vec::new();
+    for &(global, names) in TASK_MEMBERS {
+        let found = btf.as_ref().and_then(|btf| {
+            names.iter().find_map(|member| btf.member_offset("task_struct", member))
+        });
+        match found {
+            Some(offset) => offsets.push((global, offset)),
+            None => missing_members.push(names[0]),
+        }
+    }
+    Ok(Probe {
+        release: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        btf: btf.is_some(),
+        sched_exit,
+        finish_task_switch,
+        kprobes,
+        chosen,
+        ring_buffer: has("ringbuf_output"),
+        bpf_task_pt_regs: has("task_pt_regs"),
+        sleepable_iter: has("copy_from_user_task"),
+        prev_state: arguments("sched_switch") >= 4,
+        missing_caps: missing_caps(&fs::read_to_string("/proc/self/status")?),
+        offsets,
+        missing_members,
+    })
+}
+
+impl Probe {
+    /// The place to capture stacks at: the one asked for if the kernel has it, else the best.
+    ///
+    /// # Errors
+    /// [`Failure::NotPermitted`] if the kernel cannot record at all, if rights are missing, or if
+    /// it lacks the place that was asked for.
+    pub fn hook(&self, asked: Option<HookPath>) -> Result<HookPath> {
+        let refuse = |why: String| -> Result<HookPath> { Err(Failure::NotPermitted(why).into()) };
+        if !self.missing_caps.is_empty() {
+            return refuse(format!(
+                "not permitted to record: {} missing; run with sudo, or give the program the \
+                 capabilities: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep stallscope",
+                self.missing_caps.join(", "),
+            ));
+        }
+        if !self.btf {
+            return refuse(format!(
+                "kernel {} publishes no BTF ({} cannot be read), so its layouts are unknown; boot \
+                 a kernel with CONFIG_DEBUG_INFO_BTF=y, then: stallscope doctor",
+                self.release,
+                super::btf::VMLINUX,
+            ));
+        }
+        if !self.ring_buffer || !self.missing_members.is_empty() {
+            return refuse(format!(
+                "kernel {} is too old or built without what recording needs (BPF ring buffers: \
+                 5.8); for details: stallscope doctor",
+                self.release,
+            ));
+        }
+        let Some(asked) = asked else { return Ok(self.chosen) };
+        let offered = match asked {
+            HookPath::SchedExit => self.sched_exit,
+            HookPath::FinishTaskSwitch => self.kprobes && !self.finish_task_switch.is_empty(),
+            HookPath::SwitchOut => true,
+        };
+        if offered {
+            return Ok(asked);
+        }
+        refuse(format!(
+            "kernel {} does not offer the hook that was asked for; for what it has: stallscope \
+             doctor",
+            self.release,
+        ))
+    }
+}
+
+/// Kernel functions whose name is `name`, or `name` and a suffix that the compiler gave it; never
+/// the unlikely part split off as `.cold`.
+fn functions_named(name: &str) -> Vec<String> {
+    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    matching_functions(&symbols, name)
+}
+
+fn matching_functions(symbols: &str, name: &str) -> Vec<String> {
+    symbols
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(1);
+            let (kind, symbol) = (fields.next()?, fields.next()?);
+            let suffix = symbol.strip_prefix(name)?;
+            let is_text = kind.eq_ignore_ascii_case("t");
+            let is_it = suffix.is_empty() || suffix.starts_with('.');
+            (is_text && is_it && !suffix.contains(".cold")).then(|| symbol.to_owned())
+        })
+        .collect()
+}
+
+fn missing_caps(status: &str) -> Vec<&'static str> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    let has = |cap: u32| effective >> cap & 1 != 0;
+    NEEDED_CAPS
+        .iter()
+        .filter(|&&(cap, _)| !has(cap) && (cap == CAP_SYS_PTRACE || !has(CAP_SYS_ADMIN)))
+        .map(|&(_, name)| name)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn split_and_suffixed_functions_are_told_apart() {
+        let check = |symbols: &str, expected: &[&str]| {
+            assert_eq!(matching_functions(symbols, "finish_task_switch"), expected);
+        };
+        check("ffffffff810d0 t finish_task_switch\n", &["finish_task_switch"]);
+        check("0000000000000000 t finish_task_switch.isra.0\n", &["finish_task_switch.isra.0"]);
+        check(
+            "0 t finish_task_switch.isra.0.cold\n0 T finish_task_switches\n0 d finish_task_switch",
+            &[],
+        );
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let check = |effective: &str, expected: &[&str]| {
+            assert_eq!(missing_caps(&format!("Name:\tx\nCapEff:\t{effective}\n")), expected);
+        };
+        check("000001ffffffffff", &[]);
+        check("0000000000000000", &["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE"]);
+        check("000000c000080000", &[]);
+        check("0000000000200000", &["CAP_SYS_PTRACE"]);
+    }
+
+    #[test]
+    fn rights_and_hooks_that_are_missing_are_refused() {
+        let mut probe = probe().unwrap();
+        probe.missing_caps.clear();
+        probe.sched_exit = false;
+        assert!(probe.hook(Some(HookPath::SchedExit)).is_err());
+        assert_eq!(probe.hook(Some(HookPath::SwitchOut)).unwrap(), HookPath::SwitchOut);
+        probe.missing_caps.push("CAP_BPF");
+        let error = probe.hook(None).unwrap_err();
+        assert_eq!(Failure::exit_code(&error), 4);
+        probe.missing_caps.clear();
+        probe.btf = false;
+        assert_eq!(Failure::exit_code(&probe.hook(None).unwrap_err()), 4);
+    }
+}

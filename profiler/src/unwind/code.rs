@@ -1,0 +1,134 @@
+//! The unwind information of one ELF file: which addresses are code, and how to leave them.
+
+use std::{ops::Range, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use framehop::ExplicitModuleSectionInfo;
+use object::{
+    Object as _, ObjectSection as _, ObjectSegment as _, ReadRef, SegmentFlags, elf::PF_X,
+};
+
+use crate::units::{Avma, FileOffset, Svma};
+
+/// Bytes of a section, shared by every process that maps the file.
+pub type SectionBytes = Arc<[u8]>;
+
+/// An executable segment of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Segment {
+    offset: u64,
+    bytes: u64,
+    svma: u64,
+}
+
+/// The unwind information of one ELF file.
+#[derive(Clone, Debug)]
+pub struct CodeFile {
+    segments: Vec<Segment>,
+    sections: ExplicitModuleSectionInfo<SectionBytes>,
+}
+
+impl CodeFile {
+    /// Reads segments and unwind sections; nothing else of the file is touched.
+    ///
+    /// # Errors
+    /// If the bytes are not an ELF file.
+    pub fn parse<'data>(data: impl ReadRef<'data>) -> Result<Self> {
+        let file = object::File::parse(data).context("not an ELF file")?;
+        let segments = file
+            .segments()
+            .filter(|segment| {
+                matches!(segment.flags(), SegmentFlags::Elf { p_flags } if p_flags & PF_X != 0)
+            })
+            .map(|segment| {
+                let (offset, bytes) = segment.file_range();
+                Segment { offset, bytes, svma: segment.address() }
+            })
+            .collect();
+        let range = |name: &str| -> Option<Range<u64>> {
+            let section = file.section_by_name(name)?;
+            Some(section.address()..section.address() + section.size())
+        };
+        let bytes = |name: &str| -> Option<SectionBytes> {
+            let data = file.section_by_name(name)?.data().ok()?;
+            (!data.is_empty()).then(|| data.into())
+        };
+        let sections = ExplicitModuleSectionInfo {
+            text_svma: range(".text"),
+            got_svma: range(".got"),
+            eh_frame_svma: range(".eh_frame"),
+            eh_frame: bytes(".eh_frame"),
+            eh_frame_hdr_svma: range(".eh_frame_hdr"),
+            eh_frame_hdr: bytes(".eh_frame_hdr"),
+            debug_frame: bytes(".debug_frame"),
+            ..ExplicitModuleSectionInfo::default()
+        };
+        Ok(Self { segments, sections })
+    }
+
+    /// What must be added to an address of the file to get the address in memory, for a mapping
+    /// that begins at `start` with the byte at `offset`.
+    ///
+    /// Only executable segments count: with lld two segments can share a page of the file, and the
+    /// other one's address is off by a page.
+    pub fn bias(&self, start: Avma, offset: FileOffset) -> Option<u64> {
+        let segment = self
+            .segments
+            .iter()
+            .find(|segment| {
+                // A mapping begins at the page that holds the segment's first byte.
+                let first_page = segment.offset & !0xfff;
+                first_page <= offset.0 && offset.0 < segment.offset + segment.bytes
+            })
+            .or(self.segments.first())?;
+        let svma = segment.svma.wrapping_sub(segment.offset).wrapping_add(offset.0);
+        Some(start.0.wrapping_sub(svma))
+    }
+
+    /// The sections in the shape that framehop wants.
+    pub(super) fn sections(&self) -> ExplicitModuleSectionInfo<SectionBytes> {
+        self.sections.clone()
+    }
+}
+
+/// An address of the file, from one in memory and the mapping's [`CodeFile::bias`].
+pub fn svma(address: Avma, bias: u64) -> Svma {
+    Svma(address.0.wrapping_sub(bias))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
+    use super::*;
+
+    fn code(segments: &[(u64, u64, u64)]) -> CodeFile {
+        let segments =
+            segments.iter().map(|&(offset, bytes, svma)| Segment { offset, bytes, svma }).collect();
+        CodeFile { segments, sections: ExplicitModuleSectionInfo::default() }
+    }
+
+    #[test]
+    fn the_bias_comes_from_the_executable_segment() {
+        let check = |segments: &[(u64, u64, u64)], start, offset, expected: u64| {
+            let bias = code(segments).bias(Avma(start), FileOffset(offset)).unwrap();
+            assert_eq!(bias, expected);
+        };
+        // A position-independent file as GNU ld lays it out.
+        check(&[(0x1000, 0x500, 0x1000)], 0x5555_0000_1000, 0x1000, 0x5555_0000_0000);
+        // lld: the segment begins inside a page of the file and lies one page higher in memory.
+        check(&[(0x1640, 0x500, 0x2640)], 0x5555_0000_2000, 0x1000, 0x5555_0000_0000);
+        // Not position-independent.
+        check(&[(0x1000, 0x500, 0x40_1000)], 0x40_1000, 0x1000, 0);
+        // Two executable segments.
+        check(&[(0, 0x800, 0), (0x3000, 0x800, 0x9000)], 0x7000_9000, 0x3000, 0x7000_0000);
+    }
+
+    #[test]
+    fn our_own_program_has_unwind_information() {
+        let bytes = std::fs::read("/proc/self/exe").unwrap();
+        let code = CodeFile::parse(bytes.as_slice()).unwrap();
+        assert!(code.sections.eh_frame.is_some() && !code.segments.is_empty());
+        assert!(CodeFile::parse([0_u8; 64].as_slice()).is_err());
+    }
+}
