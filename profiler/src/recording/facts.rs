@@ -61,6 +61,7 @@ pub struct Target {
     /// Its id in the recorder's PID namespace.
     pub pid: Pid,
     /// Its executable, as the target sees the path.
+    #[serde(with = "path_bytes")]
     pub exe: PathBuf,
     /// Its arguments, the program's name first.
     pub command: Vec<String>,
@@ -117,6 +118,7 @@ pub struct Module {
     /// Its number in this recording.
     pub id: ModuleId,
     /// Its path as the target saw it, without ` (deleted)`.
+    #[serde(with = "path_bytes")]
     pub path: PathBuf,
     /// Its build-id, empty if it has none.
     pub build_id: Vec<u8>,
@@ -383,4 +385,24 @@ pub struct Observer {
     pub kernel_map_bytes: u64,
     /// Run time of its kernel programs; only measured when asked for.
     pub bpf: Option<Nanos>,
+}
+
+/// Paths are bytes: serde's own encoding refuses those that are not UTF-8. Those that are lie in
+/// the file exactly as it would put them.
+mod path_bytes {
+    use std::{
+        ffi::OsString,
+        os::unix::ffi::{OsStrExt, OsStringExt},
+        path::{Path, PathBuf},
+    };
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(path.as_os_str().as_bytes())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        Vec::deserialize(from).map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
+    }
 }

@@ -1,1 +1,0 @@
-//! How a recording lies on disk.
