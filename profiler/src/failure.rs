@@ -22,14 +22,18 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Its exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::NoTarget(_) => 3,
+            Self::NotPermitted(_) => 4,
+            Self::Interrupted => 130,
+        }
+    }
+
     /// The exit code of the failure that an error chain holds, 1 if it holds none.
     pub fn exit_code(error: &anyhow::Error) -> u8 {
-        match error.downcast_ref::<Self>() {
-            Some(Self::Usage(_)) => 2,
-            Some(Self::NoTarget(_)) => 3,
-            Some(Self::NotPermitted(_)) => 4,
-            Some(Self::Interrupted) => 130,
-            None => 1,
-        }
+        error.downcast_ref::<Self>().map_or(1, Self::code)
     }
 }

@@ -46,6 +46,8 @@ pub struct Request {
     pub ring_bytes: u32,
     /// How many threads can be measured at once.
     pub threads_max: u32,
+    /// For how many of them stacks can be kept where they are taken at switch-out.
+    pub kept_stacks_max: u32,
     /// Whether the kernel side writes its debug log.
     pub log: bool,
 }
@@ -233,7 +235,7 @@ fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
     // What `bpf_get_stack` puts before the caller of the scheduler: in a BTF tracepoint the
     // program, the trampoline and `__schedule`; in a kprobe the probed function and `__schedule`.
     let skip: u32 = if request.hook == HookPath::FinishTaskSwitch { 2 } else { 3 };
-    let pending = if request.hook == HookPath::SwitchOut { request.threads_max } else { 1 };
+    let pending = if request.hook == HookPath::SwitchOut { request.kept_stacks_max } else { 1 };
     let globals: Vec<(&str, u32)> = [
         ("HOOK_PATH", request.hook as u32),
         ("ONLY_TGID", only_tgid),

@@ -2,16 +2,20 @@
 //!
 //! The only room with unsafe code. Never symbolizes, formats or decides policy.
 //!
+//! - [`barrier`]: the end of every program run that is under way.
 //! - [`btf`]: layouts and functions of the running kernel.
 //! - [`probe`]: what it offers and these rights allow.
 //! - [`load`]: the programs, loaded and attached.
+//! - [`stats`]: whether the kernel measures run times.
 //! - [`usage`]: what the programs and maps cost.
 //! - [`events`]: the bytes of the ring buffer as records.
 
+pub mod barrier;
 pub mod btf;
 pub mod events;
 pub mod load;
 pub mod probe;
+pub mod stats;
 pub mod usage;
 
 pub use events::Event;

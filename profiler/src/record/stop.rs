@@ -1,0 +1,44 @@
+//! What ends a recording from outside: Ctrl-C, SIGTERM.
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::failure::Failure;
+
+/// Listens for Ctrl-C and SIGTERM on a thread of its own, so that the second one is heard even
+/// while results are being written.
+///
+/// The first one turns the returned value true. The second one ends this process at once: the
+/// kernel then detaches everything, and the recording is readable up to its last block.
+///
+/// # Errors
+/// If no thread or signal handler can be had.
+pub fn listen() -> Result<watch::Receiver<bool>> {
+    let (stop, stopped) = watch::channel(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::Builder::new()
+        .name("stop".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                    }
+                    if stop.send_replace(true) {
+                        eprintln!("error: {}", Failure::Interrupted);
+                        std::process::exit(Failure::Interrupted.code().into());
+                    }
+                }
+            });
+        })
+        .context("cannot start a thread")?;
+    Ok(stopped)
+}
