@@ -1,1 +1,54 @@
-//! target: being written.
+//! Which process is meant, and what `/proc` says of it: threads, code mappings, cgroup, machine.
+//!
+//! No ELF is parsed here and nothing is judged. A process can end between any two reads: then it
+//! is [`Failure::NoTarget`], or the part that is gone is left out.
+
+mod cgroup;
+mod describe;
+mod find;
+mod host;
+mod maps;
+mod process;
+mod stat;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+pub use cgroup::throttled;
+pub use describe::describe;
+pub use find::{by_name, by_pid};
+pub use host::{Clocks, Host, clocks, host, is_initial_pid_namespace};
+pub use maps::{ExecMapping, MappingKind, mappings, open_mapped, read_memory};
+use nix::errno::Errno;
+pub use process::{Process, children, sched_stat, switches, threads};
+pub use stat::SchedStat;
+
+use crate::{failure::Failure, units::Pid};
+
+/// What a failed read of one of a process's files means.
+fn failure_of(pid: Pid, error: &io::Error) -> Option<Failure> {
+    if error.kind() == io::ErrorKind::NotFound || is_errno(error, Errno::ESRCH) {
+        return Some(Failure::NoTarget(format!(
+            "process {pid} has ended; `pgrep -af NAME` lists what runs now"
+        )));
+    }
+    (error.kind() == io::ErrorKind::PermissionDenied).then(|| {
+        Failure::NotPermitted(format!(
+            "not permitted to look into process {pid}: it is another user's or has more rights \
+             than you; run with sudo, or give stallscope CAP_SYS_PTRACE (`stallscope doctor` says how)"
+        ))
+    })
+}
+
+/// A failed read of `/proc/PID/FILE` as an error with its exit code.
+fn unreadable(pid: Pid, file: &str, error: io::Error) -> anyhow::Error {
+    match failure_of(pid, &error) {
+        Some(failure) => failure.into(),
+        None => anyhow::Error::new(error).context(format!("cannot read /proc/{pid}/{file}")),
+    }
+}
+
+fn is_errno(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}

@@ -112,7 +112,7 @@ fn what_precedes_a_damaged_block_is_read_and_nothing_after_it() {
     // What the message advises.
     whole.truncate(ends[0] as usize);
     std::fs::write(&path, &whole).unwrap();
-    assert_eq!(records(&path).unwrap().filter(Result::is_ok).count(), 4);
+    assert_eq!(records(&path).unwrap().flatten().count(), 4);
 }
 
 #[test]
