@@ -15,11 +15,8 @@ use crate::{
     recording::{CodeAddress, FrameKind, Mapping, Module, ModuleId, RawFrame, Record, StackEnd},
     symbols::{LiveFile, LiveFiles},
     target::{self, ExecMapping, MappingKind},
-    unwind::{
-        AddressSpace, CodeFile, WalkRegs, WalkedFrame, code, elf,
-        space::WalkEnd,
-    },
     units::{Avma, Ktime, Pid},
+    unwind::{AddressSpace, CodeFile, WalkRegs, WalkedFrame, code, elf, space::WalkEnd},
 };
 
 /// How often the mappings of one process are read again at most, because of an address in none.
@@ -40,7 +37,10 @@ pub struct CodeMap {
 /// What makes two mappings ones of the same file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum FileKey {
-    Inode { dev: (u32, u32), inode: u64 },
+    Inode {
+        dev: (u32, u32),
+        inode: u64,
+    },
     /// Every process sees the same vDSO.
     Vdso,
 }
@@ -77,7 +77,8 @@ impl CodeMap {
     /// Reads the mappings of a process again; `facts` takes what is new.
     pub fn refresh(&mut self, pid: Pid, at: Ktime, facts: &mut Vec<Record>) {
         let Ok(mappings) = target::mappings(pid) else {
-            self.mappings_unread += u64::from(target::is_alive(pid));
+            // A process that has ended has none.
+            self.mappings_unread += u64::from(target::by_pid(pid.0).is_ok());
             return;
         };
         let mut ranges = Vec::with_capacity(mappings.len());
@@ -241,7 +242,7 @@ impl ProcessCode {
 
 /// The vDSO is an ELF file that lies nowhere but in memory.
 fn vdso(pid: Pid, mapping: &ExecMapping) -> Option<File> {
-    let bytes = (mapping.end.0 - mapping.start.0) as usize;
+    let bytes = mapping.end.0 - mapping.start.0;
     let image = target::read_memory(pid, mapping.start, bytes).ok()?;
     let fd = rustix::fs::memfd_create("vdso", rustix::fs::MemfdFlags::CLOEXEC).ok()?;
     let mut file = File::from(fd);

@@ -111,7 +111,12 @@ impl Collector {
             }
             Event::ProcessBorn(event) => self.refresh(Pid(event.tgid), Ktime(event.at_ns)),
             Event::Present(event) => {
-                self.rename(Ktime(event.at_ns), &event.state.comm, Pid(event.tgid), Tid(event.tid))?;
+                self.rename(
+                    Ktime(event.at_ns),
+                    &event.state.comm,
+                    Pid(event.tgid),
+                    Tid(event.tid),
+                )?;
                 self.present.insert(Tid(event.tid), event);
                 Ok(())
             }
@@ -193,17 +198,18 @@ impl Collector {
         own + self.lost.get(&counter).copied().unwrap_or(0)
     }
 
-    /// Every stack so far.
-    pub fn interned(&self) -> (Vec<UserStack>, Vec<KernelStack>) {
-        let user = self.user_stacks.iter().map(|((frames, end), &id)| UserStack {
-            id,
-            frames: frames.clone(),
-            end: *end,
-        });
+    /// Every stack so far, by number.
+    pub fn interned(
+        &self,
+    ) -> (HashMap<UserStackId, UserStack>, HashMap<KernelStackId, KernelStack>) {
+        let user = self
+            .user_stacks
+            .iter()
+            .map(|((frames, end), &id)| (id, UserStack { id, frames: frames.clone(), end: *end }));
         let kernel = self
             .kernel_stacks
             .iter()
-            .map(|(frames, &id)| KernelStack { id, frames: frames.clone() });
+            .map(|(frames, &id)| (id, KernelStack { id, frames: frames.clone() }));
         (user.collect(), kernel.collect())
     }
 
@@ -339,13 +345,7 @@ impl Collector {
     }
 
     /// Notes the name of a thread if it is new.
-    fn rename(
-        &mut self,
-        at: Ktime,
-        comm: &[u8; 16],
-        pid: Pid,
-        tid: Tid,
-    ) -> Result<(), WriteError> {
+    fn rename(&mut self, at: Ktime, comm: &[u8; 16], pid: Pid, tid: Tid) -> Result<(), WriteError> {
         let name = text(comm);
         if name.is_empty() || self.names.get(&(pid, tid)).is_some_and(|known| *known == name) {
             return Ok(());

@@ -5,7 +5,7 @@
 //! - [`collect`]: ring buffer records to facts.
 //! - [`stop`]: Ctrl-C.
 //! - [`progress`]: the line on a terminal.
-//! - [`clock`]: the clocks.
+//! - [`clock`]: the present instant.
 
 pub mod clock;
 mod code;
@@ -15,6 +15,7 @@ mod progress;
 mod stop;
 
 use std::{
+    collections::HashMap,
     ffi::OsString,
     io::Write as _,
     os::fd::OwnedFd,
@@ -38,12 +39,13 @@ use crate::{
     failure::Failure,
     kernel::{self, Probe, Programs, Request},
     recording::{
-        Counters, End, EndReason, Host, Observer, Options, Record, Recording, Session, Target,
+        Counters, End, EndReason, Ending, Host, Observer, Options, Record, Recording, Session,
+        Target,
         file::{WriteError, Writer},
     },
     symbols::{self, SymbolOptions},
     target::{self, Process},
-    units::{Ktime, Nanos, Pid, Tid},
+    units::{Ktime, Nanos, Pid},
 };
 
 /// How long before it begins or ends a window is announced to the kernel side, so that every CPU
@@ -145,22 +147,23 @@ async fn watch(
 ) -> Result<()> {
     let pid = process.pid;
     // Opened before anything else: an id that is used again from here on is not the target.
-    let alive = AsyncFd::new(open_pidfd(pid)?).context("cannot watch for the target's end")?;
+    let alive = AsyncFd::register(open_pidfd(pid)?).context("cannot watch for the target's end")?;
     let throttled_before = target::throttled(pid);
     let _stats = plan.bpf_stats.then(kernel::stats::enable).transpose()?;
     let mut programs = Programs::load(probe, &request(plan, hook, pid))?;
     let mut log = plan.bpf_log.then(|| programs.take_log(StderrLog)).transpose()?;
-    let mut events = AsyncFd::new(programs.take_events()?)?;
+    let mut events = AsyncFd::register(programs.take_events()?)?;
     let mut collector = Collector::new(Writer::create(&plan.recording, plan.max_size)?);
 
     let start = open_window(&mut programs).await?;
     if let Some(launched) = launched {
         launched.release()?;
     }
+    let mut session = session(plan, hook, process, start)?;
     // A command is not itself yet: its session is written when it is.
-    let mut session = Some(session(plan, hook, process, start));
-    if launched.is_none() {
-        begin(&mut collector, session.take(), process, start)?;
+    let mut begun = launched.is_none();
+    if begun {
+        begin(&mut collector, &session)?;
     }
     say_ready(pid);
 
@@ -188,9 +191,12 @@ async fn watch(
                     Ok(_) => {}
                     Err(error) => refused = Some(error),
                 }
-                if session.is_some() && collector.take_exec() == Some(pid) {
-                    renew_target(&mut session, pid);
-                    begin(&mut collector, session.take(), process, start)?;
+                if !begun && collector.take_exec() == Some(pid) {
+                    if let Ok(process) = target::by_pid(pid.0) {
+                        session.target = facts_of(&process);
+                    }
+                    begin(&mut collector, &session)?;
+                    begun = true;
                 }
             }
         }
@@ -203,9 +209,9 @@ async fn watch(
         }
     };
     progress.finish();
-    if session.is_some() {
+    if !begun {
         // It ended, or was interrupted, before it was itself.
-        begin(&mut collector, session.take(), process, start)?;
+        begin(&mut collector, &session)?;
     }
 
     let end = close_window(&mut programs, start).await?;
@@ -224,7 +230,7 @@ async fn watch(
     drop(programs);
 
     tolerate(collector.close(states, start, end, plan.min_block))?;
-    tolerate(append_names(&mut collector, plan))?;
+    tolerate(append_names(&mut collector, session, &plan.symbols))?;
     let counters = Counter::ALL
         .iter()
         .map(|&counter| (counter.name().to_owned(), collector.lost(counter)))
@@ -240,18 +246,10 @@ async fn watch(
 }
 
 /// Writes what the recording begins with.
-fn begin(
-    collector: &mut Collector,
-    session: Option<Session>,
-    process: &Process,
-    start: Ktime,
-) -> Result<()> {
-    if let Some(session) = session {
-        collector.append(&Record::Session(session))?;
-    }
-    collector.refresh(process.pid, start)?;
-    collector.writer().flush()?;
-    Ok(())
+fn begin(collector: &mut Collector, session: &Session) -> Result<(), WriteError> {
+    collector.append(&Record::Session(session.clone()))?;
+    collector.refresh(session.target.pid, session.start)?;
+    collector.writer().flush()
 }
 
 /// Takes up to `most` records; returns how many there were.
@@ -282,7 +280,8 @@ fn request(plan: &Plan, hook: HookPath, pid: Pid) -> Request {
     if plan.children {
         targets.extend(target::children(pid));
     }
-    let threads: usize = targets.iter().map(|&pid| target::threads(pid).map_or(0, |all| all.len())).sum();
+    let threads: usize =
+        targets.iter().map(|&pid| target::threads(pid).map_or(0, |all| all.len())).sum();
     Request {
         targets,
         children: plan.children,
@@ -337,26 +336,22 @@ fn open_pidfd(pid: Pid) -> Result<OwnedFd> {
     Ok(pidfd_open(raw, PidfdFlags::empty()).map_err(|_| gone())?)
 }
 
-fn session(plan: &Plan, hook: HookPath, process: &Process, start: Ktime) -> Session {
-    let host = target::host();
-    Session {
+fn session(plan: &Plan, hook: HookPath, process: &Process, start: Ktime) -> Result<Session> {
+    let host = target::host()?;
+    let clocks = target::clocks()?;
+    Ok(Session {
         recorder: env!("CARGO_PKG_VERSION").to_owned(),
         target: facts_of(process),
-        host: Host {
-            kernel: host.kernel,
-            arch: host.arch,
-            cpus: host.cpus,
-            boot_id: host.boot_id,
-        },
+        host: Host { kernel: host.kernel, arch: host.arch, cpus: host.cpus, boot_id: host.boot_id },
         options: Options {
             min_block: plan.min_block,
             children: plan.children,
             hook: hook_name(hook).to_owned(),
         },
         start,
-        start_unix_ns: clock::unix_ns(start),
-        boot_minus_monotonic: clock::boot_minus_monotonic(),
-    }
+        start_unix_ns: clocks.unix_ns - clocks.monotonic.since(start).0 as i64,
+        boot_minus_monotonic: clocks.boot_minus_monotonic,
+    })
 }
 
 fn facts_of(process: &Process) -> Target {
@@ -373,24 +368,27 @@ fn facts_of(process: &Process) -> Target {
     }
 }
 
-/// The target became another program: says so in the session that is about to be written.
-fn renew_target(session: &mut Option<Session>, pid: Pid) {
-    if let (Some(session), Ok(process)) = (session, target::by_pid(pid.0)) {
-        session.target = facts_of(&process);
-    }
-}
-
 /// Looks up every name while the target may still live.
-fn append_names(collector: &mut Collector, plan: &Plan) -> Result<(), WriteError> {
+fn append_names(
+    collector: &mut Collector,
+    session: Session,
+    symbols: &SymbolOptions,
+) -> Result<(), WriteError> {
     let (user_stacks, kernel_stacks) = collector.interned();
-    let modules = collector.code.modules().cloned();
-    let names = symbols::resolve_stacks(
-        modules,
-        &user_stacks,
-        &kernel_stacks,
-        &collector.code.live_files(),
-        &plan.symbols,
-    );
+    let stacks = Recording {
+        session,
+        threads: Vec::new(),
+        modules: collector.code.modules().map(|module| (module.id, module.clone())).collect(),
+        mappings: Vec::new(),
+        user_stacks,
+        kernel_stacks,
+        intervals: Vec::new(),
+        totals: Vec::new(),
+        counters: Counters::default(),
+        names: HashMap::new(),
+        ending: Ending::Unfinished { offset: 0 },
+    };
+    let names = symbols::resolve(&stacks, &collector.code.live_files(), symbols);
     collector.append(&Record::Names(symbols::names(&names)))
 }
 
@@ -405,9 +403,8 @@ fn dropped(programs: &mut Programs) -> u64 {
 
 fn observer(plan: &Plan, usage: &kernel::usage::Usage) -> Result<Observer> {
     let own = getrusage(UsageWho::RUSAGE_SELF).context("cannot measure the recorder itself")?;
-    let micros = |time: nix::sys::time::TimeVal| {
-        time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64
-    };
+    let micros =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
     Ok(Observer {
         cpu: Nanos((micros(own.user_time()) + micros(own.system_time())) * 1000),
         max_rss_bytes: own.max_rss() as u64 * 1024,

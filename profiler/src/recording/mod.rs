@@ -8,8 +8,8 @@ pub mod file;
 pub mod model;
 
 pub use facts::{
-    CodeAddress, Counters, End, FrameKind, Host, Interval, KernelStack, KernelStackId, Mapping,
-    Missing, Module, ModuleId, NamedFrame, Names, Options, RawFrame, Record, Regs, ResolvedName,
-    Session, StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId,
+    CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack, KernelStackId,
+    Mapping, Missing, Module, ModuleId, NamedFrame, Names, Options, RawFrame, Record, Regs,
+    ResolvedName, Session, StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId,
 };
 pub use model::{Ending, Recording};
