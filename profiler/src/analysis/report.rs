@@ -29,6 +29,8 @@ pub struct Report {
     pub sites: Vec<Site>,
     /// Spans in which a pool had no worker to run anything.
     pub starvation: Vec<Starvation>,
+    /// The states whose sites this report holds: all of them unless some were selected.
+    pub states: Vec<State>,
 }
 
 /// The process that was recorded.
@@ -85,6 +87,8 @@ pub struct Quality {
     pub min_block_ns: u64,
     /// Where stacks were captured.
     pub hook: String,
+    /// CFS bandwidth throttling of the target's cgroup during the window; null where unread.
+    pub throttled_ns: Option<u64>,
 }
 
 /// How many recorded waits have which kind of user stack.
@@ -181,6 +185,17 @@ pub enum Role {
     Other,
 }
 
+impl Role {
+    /// Its name in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Blocking => "blocking",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// What a waiting or run-queue interval means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -195,6 +210,23 @@ pub enum State {
     Allowed,
     /// Nothing can be said.
     Unknown,
+}
+
+impl State {
+    /// Every state that has sites.
+    pub const ALL: &'static [Self] =
+        &[Self::Runnable, Self::Idle, Self::Blocked, Self::Allowed, Self::Unknown];
+
+    /// Its name in every output and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Runnable => "runnable",
+            Self::Idle => "idle",
+            Self::Blocked => "blocked",
+            Self::Allowed => "allowed",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// What the kernel was asked to wait for.
