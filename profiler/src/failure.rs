@@ -21,6 +21,16 @@ pub enum Failure {
     Interrupted,
 }
 
+/// Every exit code and when it is used, as the help text lists them.
+pub const EXIT_CODES: &[(u8, &str)] = &[
+    (0, "done"),
+    (1, "failed: a corrupt file, a full disk"),
+    (2, "wrong usage: an ambiguous name, an output path that exists or cannot be written"),
+    (3, "no such target, not a user process, or gone before anything was recorded"),
+    (4, "not permitted, or the kernel cannot: see `stallscope doctor`"),
+    (130, "stopped by a second Ctrl-C"),
+];
+
 impl Failure {
     /// Its exit code.
     pub fn code(&self) -> u8 {
@@ -35,5 +45,28 @@ impl Failure {
     /// The exit code of the failure that an error chain holds, 1 if it holds none.
     pub fn exit_code(error: &anyhow::Error) -> u8 {
         error.downcast_ref::<Self>().map_or(1, Self::code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn the_exit_code_survives_context_and_is_in_the_help() {
+        let usage = || Failure::Usage(String::new());
+        for (error, expected) in [
+            (anyhow!(usage()), 2),
+            (anyhow!(usage()).context("while recording"), 2),
+            (anyhow!(Failure::NoTarget(String::new())), 3),
+            (anyhow!(Failure::NotPermitted(String::new())), 4),
+            (anyhow!(Failure::Interrupted), 130),
+            (anyhow!("corrupt"), 1),
+        ] {
+            assert_eq!(Failure::exit_code(&error), expected, "{error:#}");
+            assert!(EXIT_CODES.iter().any(|(code, _)| *code == expected));
+        }
     }
 }

@@ -1,0 +1,81 @@
+//! The summary: what an engineer in an incident reads first.
+//!
+//! Answers come first, then the places, then where all the time went, then what is missing.
+
+mod instead;
+mod losses;
+mod page;
+mod pools;
+mod sites;
+mod verdict;
+
+use std::io::Write;
+
+use super::quantity::{count, time};
+use crate::analysis::{Report, report::Pool};
+
+pub use instead::lines as nothing_lines;
+use page::Page;
+
+/// How the summary may look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Text only, for a file or a pipe.
+    Plain,
+    /// With colours, for a terminal.
+    Terminal,
+}
+
+/// Writes the summary as a file holds it.
+pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
+    summary(report, out, Style::Plain)
+}
+
+/// Writes the summary.
+pub fn summary(report: &Report, out: &mut dyn Write, style: Style) -> anyhow::Result<()> {
+    let mut page = Page::default();
+    page.heading(&target(report));
+    page.prose(
+        "",
+        &format!(
+            "{}, {} CPUs, kernel {}",
+            window(report),
+            count(report.host.cpus.into()),
+            report.host.kernel
+        ),
+    );
+    if report.quality.unfinished {
+        page.warning(
+            "The recording was not finished in good order: the recorder was killed or could not \
+             write. What it holds up to then is here; totals are a lower bound.",
+        );
+    }
+    verdict::write(report, &mut page);
+    sites::write(report, &mut page);
+    pools::write(report, &mut page);
+    losses::write(report, &mut page);
+    out.write_all(page.finish(style).as_bytes())?;
+    Ok(())
+}
+
+/// `orders-api (pid 4242)`.
+pub fn target(report: &Report) -> String {
+    let exe = &report.target.exe;
+    format!("{} (pid {})", exe.rsplit('/').next().unwrap_or(exe), report.target.pid)
+}
+
+/// `tokio-runtime-worker (tokio, 4 workers)`.
+pub fn pool(pool: &Pool) -> String {
+    match (pool.runtime.as_str(), pool.workers) {
+        ("none", _) => format!("{} (no runtime)", pool.name),
+        (runtime, 1) => format!("{} ({runtime}, 1 worker)", pool.name),
+        (runtime, workers) => format!("{} ({runtime}, {workers} workers)", pool.name),
+    }
+}
+
+/// `10.0 s from 2026-03-01T12:00:00Z`.
+pub fn window(report: &Report) -> String {
+    let start = &report.window.start;
+    let second = start.split_once('.').map_or(start.clone(), |(second, _)| format!("{second}Z"));
+    format!("{} from {second}", time(report.window.duration_ns))
+}

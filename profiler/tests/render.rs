@@ -1,0 +1,215 @@
+//! Every format from the same small reports, against files under `tests/golden`.
+//!
+//! `BLESS=1` rewrites the files.
+
+#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
+mod support;
+
+use std::{fs, path::Path};
+
+use stallscope::{
+    analysis::{
+        Report, Selection, default_states,
+        report::{Frame, FrameKind, Reason, Role, Site, StackQuality, State},
+        select,
+    },
+    render::{Format, Style, summary},
+};
+use support::{empty, frame, reports, site, starving};
+
+fn rendered(report: &Report, format: Format) -> String {
+    let mut bytes = Vec::new();
+    format.render()(report, &mut bytes).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// As the pipeline does: pictures show a choice of states.
+fn for_format(report: Report, format: Format) -> Report {
+    let states = format.is_picture().then(|| default_states(&report));
+    select(report, &Selection { states, ..Selection::default() })
+}
+
+/// inferno's script is not ours, and in a golden file it would hide what is.
+fn without_script(svg: &str) -> String {
+    match (svg.find("<script"), svg.find("</script>")) {
+        (Some(start), Some(end)) => format!("{}{}", &svg[..start], &svg[end + "</script>".len()..]),
+        _ => svg.to_owned(),
+    }
+}
+
+#[test]
+fn every_format_is_as_the_golden_files_say() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let bless = std::env::var_os("BLESS").is_some();
+    for (name, report) in reports() {
+        for format in Format::ALL {
+            let text = without_script(&rendered(&for_format(report.clone(), *format), *format));
+            let path = dir.join(format!("{name}.{}", format.extension()));
+            if bless {
+                fs::write(&path, &text).unwrap();
+            }
+            let expected = fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                text == expected,
+                "{} differs; BLESS=1 rewrites it. Now it would be:\n{text}",
+                path.display()
+            );
+        }
+    }
+}
+
+fn folded(states: &[State], sites: Vec<Site>) -> String {
+    let pools = starving().pools;
+    rendered(&Report { pools, sites, states: states.to_vec(), ..empty() }, Format::Folded)
+}
+
+fn blocked(total_ns: u64, frames: Vec<Frame>) -> Site {
+    Site { total_ns, frames, ..site(0, State::Blocked, Reason::Futex, Role::Worker) }
+}
+
+fn named(function: &str, kind: FrameKind) -> Frame {
+    frame(function, Some("/srv/app"), 0x10, kind)
+}
+
+fn unnamed(module: Option<&str>, address: u64, kind: FrameKind) -> Frame {
+    Frame { function: None, ..frame("", module, address, kind) }
+}
+
+#[test]
+fn folded_lines_keep_their_contract() {
+    const POOL: &str = "tokio-runtime-worker;worker";
+    let native = |function: &str| named(function, FrameKind::Native);
+    let check = |sites: Vec<Site>, expected: &str| {
+        assert_eq!(folded(&[State::Blocked], sites), expected.replace("POOL", POOL));
+    };
+    // Whole microseconds, half up, zero left out.
+    check(vec![blocked(1_499, vec![native("f")])], "POOL;f 1\n");
+    check(vec![blocked(1_500, vec![native("f")])], "POOL;f 2\n");
+    check(vec![blocked(499, vec![native("f")])], "");
+    // Equal lines are added up before they are rounded.
+    check(vec![blocked(400, vec![native("f")]), blocked(400, vec![native("f")])], "POOL;f 1\n");
+    // Separators in names.
+    check(vec![blocked(1_000, vec![native("[u8; 8]\r\nx y")])], "POOL;[u8: 8]::x y 1\n");
+    // Kinds.
+    let kinds = vec![
+        native("n"),
+        named("i", FrameKind::Inlined),
+        named("j", FrameKind::Jit),
+        named("p", FrameKind::Interpreted),
+        named("k", FrameKind::Kernel),
+    ];
+    check(vec![blocked(1_000, kinds)], "POOL;n;i_[i];j_[j];p_[j];k_[k] 1\n");
+    // No names.
+    let bare = vec![
+        unnamed(Some("/usr/lib/libx.so.1"), 0x2f40, FrameKind::Native),
+        unnamed(Some("[vdso]"), 0xa0, FrameKind::Native),
+        unnamed(None, 0x7fff_0000, FrameKind::Jit),
+        unnamed(None, 0xffff_ffff_8100_0000, FrameKind::Kernel),
+    ];
+    check(
+        vec![blocked(1_000, bare)],
+        "POOL;[libx.so.1+0x2f40];[vdso+0xa0];[memory+0x7fff0000]_[j];[kernel+0xffffffff81000000]_[k] 1\n",
+    );
+    // Stacks that are not whole.
+    for (stack, frames, expected) in [
+        (StackQuality::Truncated, vec![native("f")], "POOL;[truncated];f 1\n"),
+        (StackQuality::Broken, vec![native("f")], "POOL;[broken];f 1\n"),
+        (
+            StackQuality::Missing,
+            vec![named("k", FrameKind::Kernel)],
+            "POOL;[no user stack];k_[k] 1\n",
+        ),
+        (StackQuality::Missing, vec![], "POOL;[no stack] 1\n"),
+    ] {
+        check(vec![Site { stack, ..blocked(1_000, frames) }], expected);
+    }
+}
+
+#[test]
+fn several_states_are_told_apart_and_runnable_is_run_queue_time() {
+    let f = || vec![named("f", FrameKind::Native)];
+    let sites = || {
+        let waiting = Site { runnable_ns: 7_000, ..blocked(2_000, f()) };
+        let runnable = Site {
+            runnable_ns: 5_000,
+            frames: f(),
+            ..site(1, State::Runnable, Reason::Other, Role::Other)
+        };
+        vec![waiting, runnable]
+    };
+    let both = folded(&[State::Blocked, State::Runnable], sites());
+    assert_eq!(both, "orders-api;other;runnable;f 5\ntokio-runtime-worker;worker;blocked;f 2\n");
+    // What was selected decides, not what happens to be there.
+    let all = folded(State::ALL, vec![blocked(2_000, f())]);
+    assert_eq!(all, "tokio-runtime-worker;worker;blocked;f 2\n");
+}
+
+/// The boxes of a picture: hover text and left edge in microseconds.
+fn boxes(svg: &str) -> Vec<(String, u64)> {
+    svg.split("<g><title>")
+        .skip(1)
+        .map(|part| {
+            let x = part.split("fg:x=\"").nth(1).unwrap().split('"').next().unwrap();
+            (part.split("</title>").next().unwrap().to_owned(), x.parse().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn pictures_keep_frames_whole_and_put_the_heaviest_first() {
+    let native =
+        |functions: &[&str]| functions.iter().map(|f| named(f, FrameKind::Native)).collect();
+    let sites = vec![
+        // In the order of bytes `a-b` comes between the leaf `a` and the caller `a`.
+        blocked(1_000_000, native(&["a"])),
+        blocked(2_000_000, native(&["a-b"])),
+        blocked(4_000_000, native(&["a", "x"])),
+        // inferno would take these for a comment, a comparison and broken XML.
+        blocked(3_000_000, native(&["# f", "level 9"])),
+        blocked(500_000, native(&["<&\u{1}>\"'"])),
+    ];
+    let pools = starving().pools;
+    let report = Report { pools, sites, states: vec![State::Blocked], ..empty() };
+    let found = boxes(&rendered(&report, Format::Svg));
+    for expected in [
+        ("a (5.00 ms, 47.62%)", 0),
+        ("x (4.00 ms, 38.10%)", 0),
+        ("# f (3.00 ms, 28.57%)", 5_000),
+        ("level\u{a0}9 (3.00 ms, 28.57%)", 5_000),
+        ("a-b (2.00 ms, 19.05%)", 8_000),
+        ("&lt;&amp;\u{fffd}&gt;&quot;&apos; (500 µs, 4.76%)", 10_000),
+        ("all (10.5 ms, 100%)", 0),
+    ] {
+        let expected = (expected.0.to_owned(), expected.1);
+        assert!(found.contains(&expected), "{expected:?} is not in {found:#?}");
+    }
+}
+
+#[test]
+fn a_picture_of_nothing_says_so_in_words() {
+    for (report, expected) in [
+        (empty(), "No async runtime or thread pool was recognised"),
+        (support::healthy(), "Nothing was blocked"),
+        (Report { sites: vec![], ..starving() }, "Nothing to show"),
+    ] {
+        let svg = rendered(&for_format(report, Format::Svg), Format::Svg);
+        assert!(svg.contains(expected), "{svg}");
+        assert!(svg.starts_with("<?xml") && svg.ends_with("</svg>\n"), "{svg}");
+    }
+}
+
+#[test]
+fn colours_are_only_for_terminals() {
+    let mut bytes = Vec::new();
+    summary(&starving(), &mut bytes, Style::Terminal).unwrap();
+    let coloured = String::from_utf8(bytes).unwrap();
+    let plain = rendered(&starving(), Format::Text);
+    assert!(coloured.contains("\x1b[1;31mblocked 60.0 %\x1b[0m"), "{coloured}");
+    assert!(!plain.contains('\x1b'), "{plain}");
+    let mut stripped = coloured;
+    for escape in ["\x1b[1;31m", "\x1b[1m", "\x1b[2m", "\x1b[0m"] {
+        stripped = stripped.replace(escape, "");
+    }
+    assert_eq!(stripped, plain);
+}

@@ -1,0 +1,370 @@
+//! Small reports, written out by hand, that every renderer is tested from.
+
+use std::collections::BTreeMap;
+
+use profiler_common::counter::Counter;
+use stallscope::analysis::report::{
+    Frame, FrameKind, Host, Observer, Pool, Quality, Reason, Report, Role, SCHEMA, Site,
+    StackQuality, Starvation, State, Target, Thread, UserStacks, Window,
+};
+
+const MS: u64 = 1_000_000;
+const EXE: &str = "/srv/orders/bin/orders-api";
+const TOKIO: &str = "/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.47.1/src";
+const LIBC: &str = "/usr/lib/x86_64-linux-gnu/libc.so.6";
+
+/// Every report with its name.
+pub fn reports() -> Vec<(&'static str, Report)> {
+    vec![
+        ("starving", starving()),
+        ("healthy", healthy()),
+        ("no-runtime", no_runtime()),
+        ("drops", drops()),
+        ("unfinished", unfinished()),
+    ]
+}
+
+/// Two of the workers' habits starve a pool; a second pool does as it should.
+pub fn starving() -> Report {
+    let workers = (0..4).map(|n| Thread {
+        running_ns: 1_200 * MS,
+        runnable_ns: 40 * MS,
+        idle_ns: 1_560 * MS,
+        blocked_ns: 6_000 * MS + n,
+        short_ns: 1_200 * MS - n,
+        open_at_start: n == 0,
+        ..thread(4243 + n as u32, "tokio-runtime-w", Role::Worker)
+    });
+    let blocking = Thread {
+        running_ns: 100 * MS,
+        idle_ns: 8_900 * MS,
+        allowed_ns: 1_000 * MS,
+        ..thread(4250, "tokio-runtime-w", Role::Blocking)
+    };
+    let main = Thread { idle_ns: 10_000 * MS, ..thread(4242, "orders-api", Role::Other) };
+    let sleep = Site {
+        count: 1_204,
+        total_ns: 15_000 * MS,
+        max_ns: 210 * MS,
+        p50_ns: 12 * MS,
+        p99_ns: 13_100_000,
+        runnable_ns: 120 * MS,
+        label: Some("thread-sleep".to_owned()),
+        frames: worker_stack(
+            &[
+                own("orders_api::price::{{closure}}", "src/price.rs", 31, FrameKind::Native),
+                own("orders_api::price::lookup", "src/price.rs", 88, FrameKind::Inlined),
+                std_frame("std::thread::sleep", FrameKind::Native),
+                libc("clock_nanosleep"),
+            ],
+            &["do_nanosleep", "schedule", "__schedule"],
+        ),
+        ..site(0, State::Blocked, Reason::Sleep, Role::Worker)
+    };
+    let mutex = Site {
+        count: 77,
+        total_ns: 9_000 * MS + 6,
+        max_ns: 1_000 * MS,
+        p50_ns: 90 * MS,
+        p99_ns: 990 * MS,
+        runnable_ns: 3 * MS,
+        label: Some("mutex".to_owned()),
+        task: Some("orders_api::cart::checkout::{{closure}}".to_owned()),
+        frames: worker_stack(
+            &[
+                own(
+                    "<orders_api::cart::Cart<alloc::vec::Vec<orders_api::cart::Item>, std::collections::HashMap<u64, orders_api::cart::Discount>> as orders_api::cart::Total>::total",
+                    "src/cart.rs",
+                    210,
+                    FrameKind::Native,
+                ),
+                std_frame("std::sync::poison::mutex::Mutex<T>::lock", FrameKind::Inlined),
+                libc("syscall"),
+            ],
+            &["futex_wait", "schedule", "__schedule"],
+        ),
+        ..site(0, State::Blocked, Reason::Futex, Role::Worker)
+    };
+    let idle = Site {
+        count: 9_000,
+        total_ns: 6_240 * MS,
+        max_ns: 400 * MS,
+        p50_ns: MS,
+        p99_ns: 90 * MS,
+        frames: worker_stack(
+            &[tokio("tokio::runtime::park::Inner::park", FrameKind::Native)],
+            &["ep_poll"],
+        ),
+        ..site(0, State::Idle, Reason::Poll, Role::Worker)
+    };
+    Report {
+        pools: vec![
+            Pool {
+                id: 0,
+                name: "tokio-runtime-worker".to_owned(),
+                runtime: "tokio".to_owned(),
+                workers: 4,
+                blocked_curve: vec![(0, 1, 4), (3_410 * MS, 4, 4), (4_610 * MS, 2, 4)],
+                threads: workers.chain([blocking]).collect(),
+            },
+            Pool {
+                id: 1,
+                name: "orders-api".to_owned(),
+                runtime: "none".to_owned(),
+                workers: 0,
+                blocked_curve: vec![],
+                threads: vec![main],
+            },
+        ],
+        sites: vec![sleep, mutex, idle],
+        starvation: vec![
+            starvation(100 * MS, 600 * MS),
+            starvation(3_410 * MS, 4_610 * MS),
+            starvation(7_000 * MS, 7_610 * MS),
+        ],
+        ..empty()
+    }
+}
+
+/// Workers that never block: some CPU, some run queue, some throttling.
+pub fn healthy() -> Report {
+    let workers = (0..2).map(|n| Thread {
+        running_ns: 5_000 * MS,
+        runnable_ns: 1_500 * MS,
+        idle_ns: 3_400 * MS,
+        short_ns: 100 * MS,
+        ..thread(4243 + n, "tokio-runtime-w", Role::Worker)
+    });
+    let mut report = Report {
+        pools: vec![Pool {
+            id: 0,
+            name: "tokio-runtime-worker".to_owned(),
+            runtime: "tokio".to_owned(),
+            workers: 2,
+            blocked_curve: vec![(0, 0, 2)],
+            threads: workers.collect(),
+        }],
+        ..empty()
+    };
+    report.quality.throttled_ns = Some(830 * MS);
+    report
+}
+
+/// Threads of no runtime: nothing can be called blocked, yet there are waits to show.
+pub fn no_runtime() -> Report {
+    let threads = (0..3).map(|n| Thread {
+        running_ns: 500 * MS,
+        allowed_ns: 9_000 * MS,
+        unknown_ns: 500 * MS,
+        ..thread(4242 + n, "cworker", Role::Other)
+    });
+    let unnamed = Frame {
+        function: None,
+        missing: Some("the file has no symbols".to_owned()),
+        ..frame("", Some(EXE), 0x2f40, FrameKind::Native)
+    };
+    let read = Site {
+        count: 40,
+        total_ns: 27_000 * MS,
+        max_ns: 2_000 * MS,
+        p50_ns: 600 * MS,
+        p99_ns: 2_000 * MS,
+        frames: vec![libc("start_thread"), unnamed, libc("read"), kernel("pipe_read")],
+        ..site(0, State::Allowed, Reason::Pipe, Role::Other)
+    };
+    let lost = Site {
+        count: 3,
+        total_ns: 1_500 * MS,
+        max_ns: 900 * MS,
+        p50_ns: 300 * MS,
+        p99_ns: 900 * MS,
+        stack: StackQuality::Missing,
+        ..site(0, State::Unknown, Reason::Other, Role::Other)
+    };
+    Report {
+        pools: vec![Pool {
+            id: 0,
+            name: "cworker".to_owned(),
+            runtime: "none".to_owned(),
+            workers: 0,
+            blocked_curve: vec![],
+            threads: threads.collect(),
+        }],
+        sites: vec![read, lost],
+        ..empty()
+    }
+}
+
+/// A starving pool of which a part was lost.
+pub fn drops() -> Report {
+    let mut report = starving();
+    report.sites[1].stack = StackQuality::Truncated;
+    report.quality.user_stacks =
+        UserStacks { complete: 1_150, truncated: 120, broken: 8, missing: 3 };
+    report.quality.counters.insert(Counter::IntervalsDropped.name().to_owned(), 1_200);
+    report.quality.counters.insert(Counter::StacksTruncated.name().to_owned(), 120);
+    report.quality.counters.insert("counter_of_tomorrow".to_owned(), 1);
+    report
+}
+
+/// The recorder was killed before any thread was accounted for.
+pub fn unfinished() -> Report {
+    let mut report = starving();
+    report.quality.unfinished = true;
+    for thread in report.pools.iter_mut().flat_map(|pool| &mut pool.threads) {
+        *thread = Thread {
+            wall_ns: thread.blocked_ns,
+            blocked_ns: thread.blocked_ns,
+            ..self::thread(thread.tid, &thread.name, thread.role)
+        };
+        (thread.wall_ns, thread.idle_ns) = (thread.blocked_ns, 0);
+    }
+    report.starvation.truncate(1);
+    report
+}
+
+/// Nothing at all.
+pub fn empty() -> Report {
+    let counters = Counter::ALL.iter().map(|counter| (counter.name().to_owned(), 0));
+    Report {
+        schema: SCHEMA,
+        target: Target {
+            pid: 4242,
+            exe: EXE.to_owned(),
+            command: vec![EXE.to_owned(), "--port".to_owned(), "8080".to_owned()],
+            build_id: Some("4c2f9a".to_owned()),
+            container: None,
+        },
+        host: Host { kernel: "6.12.41".to_owned(), arch: "x86_64".to_owned(), cpus: 8 },
+        window: Window {
+            start: "2026-03-01T12:00:00.123456789Z".to_owned(),
+            start_unix_ns: 1_772_366_400_123_456_789,
+            duration_ns: 10_000 * MS,
+        },
+        quality: Quality {
+            intervals: 1_281,
+            counters: counters.collect::<BTreeMap<_, _>>(),
+            user_stacks: UserStacks { complete: 1_281, ..UserStacks::default() },
+            observer: Observer {
+                cpu_ns: 212 * MS,
+                max_rss_bytes: 41 << 20,
+                kernel_map_bytes: 18 << 20,
+                bpf_ns: None,
+            },
+            unfinished: false,
+            min_block_ns: 100_000,
+            hook: "sched_exit_tp".to_owned(),
+            throttled_ns: None,
+        },
+        pools: vec![],
+        sites: vec![],
+        starvation: vec![],
+        states: State::ALL.to_vec(),
+    }
+}
+
+/// A site without time and stack.
+pub fn site(pool: u32, state: State, reason: Reason, role: Role) -> Site {
+    Site {
+        pool,
+        state,
+        reason,
+        role,
+        label: None,
+        task: None,
+        count: 1,
+        total_ns: 0,
+        max_ns: 0,
+        p50_ns: 0,
+        p99_ns: 0,
+        runnable_ns: 0,
+        stack: StackQuality::Complete,
+        frames: vec![],
+    }
+}
+
+/// A frame with a name.
+pub fn frame(function: &str, module: Option<&str>, address: u64, kind: FrameKind) -> Frame {
+    Frame {
+        function: Some(function.to_owned()),
+        file: None,
+        line: None,
+        module: module.map(str::to_owned),
+        address: Some(format!("{address:#x}")),
+        kind,
+        missing: None,
+    }
+}
+
+fn thread(tid: u32, name: &str, role: Role) -> Thread {
+    Thread {
+        tid,
+        name: name.to_owned(),
+        role,
+        wall_ns: 10_000 * MS,
+        running_ns: 0,
+        runnable_ns: 0,
+        idle_ns: 0,
+        blocked_ns: 0,
+        allowed_ns: 0,
+        short_ns: 0,
+        unknown_ns: 0,
+        open_at_start: false,
+        open_at_end: false,
+        switches: 1_000,
+        kernel_switches: 1_000,
+        intervals: 900,
+        shorts: 100,
+    }
+}
+
+fn starvation(start_ns: u64, end_ns: u64) -> Starvation {
+    Starvation { pool: 0, start_ns, end_ns, workers: 4, sites: vec![0, 1] }
+}
+
+/// How a Tokio worker gets to `task`, then the kernel.
+fn worker_stack(task: &[Frame], kernel_functions: &[&str]) -> Vec<Frame> {
+    let mut frames = vec![
+        libc("start_thread"),
+        std_frame("std::sys::thread::unix::Thread::new::thread_start", FrameKind::Native),
+        tokio("tokio::runtime::scheduler::multi_thread::worker::run", FrameKind::Native),
+        tokio(
+            "tokio::runtime::scheduler::multi_thread::worker::Context::run_task",
+            FrameKind::Inlined,
+        ),
+        tokio("tokio::runtime::task::harness::Harness<T,S>::poll", FrameKind::Native),
+    ];
+    frames.extend_from_slice(task);
+    frames.extend(
+        ["entry_SYSCALL_64_after_hwframe", "do_syscall_64"].iter().map(|name| kernel(name)),
+    );
+    frames.extend(kernel_functions.iter().map(|name| kernel(name)));
+    frames
+}
+
+fn own(function: &str, file: &str, line: u32, kind: FrameKind) -> Frame {
+    let place = (Some(file.to_owned()), Some(line));
+    Frame {
+        file: place.0,
+        line: place.1,
+        ..frame(function, Some(EXE), 0x1000 + u64::from(line), kind)
+    }
+}
+
+fn tokio(function: &str, kind: FrameKind) -> Frame {
+    let file = format!("{TOKIO}/runtime/scheduler/multi_thread/worker.rs");
+    Frame { file: Some(file), line: Some(500), ..frame(function, Some(EXE), 0x8000, kind) }
+}
+
+fn std_frame(function: &str, kind: FrameKind) -> Frame {
+    let file = "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/std/src/thread/mod.rs";
+    Frame { file: Some(file.to_owned()), line: Some(3), ..frame(function, Some(EXE), 0x9000, kind) }
+}
+
+fn libc(function: &str) -> Frame {
+    frame(function, Some(LIBC), 0x9_f000, FrameKind::Native)
+}
+
+fn kernel(function: &str) -> Frame {
+    frame(function, None, 0xffff_ffff_8100_0000, FrameKind::Kernel)
+}
