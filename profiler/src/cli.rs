@@ -13,7 +13,8 @@ use crate::{
     analysis::{Selection, report::State},
     demo, doctor,
     failure::EXIT_CODES,
-    inspect, record,
+    inspect,
+    record::{self, launch},
     render::Format,
     report,
     symbols::SymbolOptions,
@@ -51,6 +52,13 @@ pub enum Command {
     /// Be the service that `demo` records.
     #[command(hide = true)]
     DemoService,
+    /// Become a command once the recorder says so.
+    #[command(hide = true, name = launch::GATE)]
+    Gate {
+        /// The program, then its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 /// How to record.
@@ -282,6 +290,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor => doctor::run(),
         Command::Demo(args) => demo::run(&args),
         Command::DemoService => demo::serve(),
+        Command::Gate { command } => launch::gate(&command),
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`btf`]: layouts and functions of the running kernel.
 //! - [`probe`]: what it offers and these rights allow.
 //! - [`load`]: the programs, loaded and attached.
+//! - [`readiness`]: descriptors that tokio watches.
 //! - [`stats`]: whether the kernel measures run times.
 //! - [`usage`]: what the programs and maps cost.
 //! - [`events`]: the bytes of the ring buffer as records.
@@ -15,6 +16,7 @@ pub mod btf;
 pub mod events;
 pub mod load;
 pub mod probe;
+pub mod readiness;
 pub mod stats;
 pub mod usage;
 

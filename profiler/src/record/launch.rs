@@ -24,10 +24,11 @@ pub const GATE: &str = "gate";
 /// Exit code of a gate that could not become the command, as a shell's for the same.
 const NOT_STARTED: i32 = 127;
 
-/// A command that waits to be let go.
+/// A command that waits to be let go. Dropped before its end was awaited, it is killed.
 #[derive(Debug)]
 pub struct Launched {
     child: Child,
+    reaped: bool,
 }
 
 /// How a command ended.
@@ -56,7 +57,7 @@ impl Launched {
             .context("cannot start the command")?;
         let pid = nix::unistd::Pid::from_raw(child.id() as i32);
         match waitpid(pid, Some(WaitPidFlag::WUNTRACED)).context("cannot wait for the command")? {
-            WaitStatus::Stopped(..) => Ok(Self { child }),
+            WaitStatus::Stopped(..) => Ok(Self { child, reaped: false }),
             other => anyhow::bail!("the command ended before it began: {other:?}"),
         }
     }
@@ -84,11 +85,22 @@ impl Launched {
             let _ = self.signal(Signal::SIGTERM);
         }
         let status = self.child.wait().context("cannot wait for the command")?;
+        self.reaped = true;
         Ok(if status.code() == Some(NOT_STARTED) { Ended::NotStarted } else { Ended::Exit(status) })
     }
 
     fn signal(&self, signal: Signal) -> nix::Result<()> {
         kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal)
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        if !self.reaped {
+            // Held, it hears no other signal; an error means that it is gone.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 

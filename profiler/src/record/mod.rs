@@ -1,5 +1,6 @@
 //! The pipeline from a target to a recording: the order of operations, shutdown, time limit.
 //!
+//! - [`command`]: `stallscope record`: the recording, and what is asked of it.
 //! - [`launch`]: a command that is started to be recorded.
 //! - [`code`]: which files' code a process has mapped.
 //! - [`collect`]: ring buffer records to facts.
@@ -10,13 +11,13 @@
 pub mod clock;
 mod code;
 mod collect;
+mod command;
 pub mod launch;
 mod progress;
 mod stop;
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
     io::Write as _,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -28,11 +29,13 @@ use aya::maps::{MapData, RingBuf};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use profiler_common::{config::HookPath, counter::Counter};
 use rustix::process::{PidfdFlags, pidfd_open};
-use tokio::{io::unix::AsyncFd, sync::watch, time::MissedTickBehavior};
+use tokio::{sync::watch, time::MissedTickBehavior};
+
+pub use command::run;
 
 use self::{
     collect::{Collector, hook_name},
-    launch::{Ended, Launched},
+    launch::Launched,
     progress::Progress,
 };
 use crate::{
@@ -71,8 +74,6 @@ const THREADS_FACTOR: u32 = 4;
 /// What to record, and how.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Whom to watch.
-    pub target: TargetChoice,
     /// How long; `None` until interrupted or until the target ends.
     pub duration: Option<Duration>,
     /// Where the recording goes.
@@ -95,45 +96,27 @@ pub struct Plan {
     pub symbols: SymbolOptions,
 }
 
-/// Whom to watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TargetChoice {
-    /// A process that was found.
-    Process(Box<Process>),
-    /// A command to start: the program, then its arguments. Never empty.
-    Command(Vec<OsString>),
-}
-
-/// Records, up to the finished file at [`Plan::recording`].
+/// Records a process, up to the finished file at [`Plan::recording`]. `launched` is the command
+/// that the process is about to become.
 ///
 /// # Errors
 /// [`Failure`] where it cannot begin; other errors where the file cannot be written. A target
 /// that ends, a full disk and a size limit end the recording in good order.
-pub fn record(plan: &Plan) -> Result<()> {
+pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Result<()> {
+    if !target::is_initial_pid_namespace() {
+        return Err(Failure::NotPermitted(
+            "this is a PID namespace of its own, in which the kernel's process ids mean nothing; \
+             run stallscope on the host, or in a container started with --pid=host"
+                .to_owned(),
+        )
+        .into());
+    }
     let stopped = stop::listen()?;
     raise_file_limit();
     let probe = kernel::probe::probe()?;
     let hook = probe.hook(plan.hook)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match &plan.target {
-        TargetChoice::Process(process) => {
-            runtime.block_on(watch(plan, &probe, hook, process, None, stopped))
-        }
-        TargetChoice::Command(command) => {
-            let launched = Launched::hold(command)?;
-            let process = target::by_pid(launched.pid().0)?;
-            let recorded =
-                runtime.block_on(watch(plan, &probe, hook, &process, Some(&launched), stopped));
-            match (launched.end()?, recorded) {
-                (_, Err(error)) => Err(error),
-                (Ended::NotStarted, Ok(())) => Err(launch::not_started(&command[0]).into()),
-                (Ended::Exit(status), Ok(())) => {
-                    eprintln!("the command ended: {status}");
-                    Ok(())
-                }
-            }
-        }
-    }
+    runtime.block_on(watch(plan, &probe, hook, process, launched, stopped))
 }
 
 /// Attaches, records, and finishes the file.
@@ -147,12 +130,13 @@ async fn watch(
 ) -> Result<()> {
     let pid = process.pid;
     // Opened before anything else: an id that is used again from here on is not the target.
-    let alive = AsyncFd::register(open_pidfd(pid)?).context("cannot watch for the target's end")?;
+    let alive = kernel::readiness::of_descriptor(open_pidfd(pid)?)
+        .context("cannot watch for the target's end")?;
     let throttled_before = target::throttled(pid);
     let _stats = plan.bpf_stats.then(kernel::stats::enable).transpose()?;
     let mut programs = Programs::load(probe, &request(plan, hook, pid))?;
     let mut log = plan.bpf_log.then(|| programs.take_log(StderrLog)).transpose()?;
-    let mut events = AsyncFd::register(programs.take_events()?)?;
+    let mut events = kernel::readiness::of_ring(programs.take_events()?)?;
     let mut collector = Collector::new(Writer::create(&plan.recording, plan.max_size)?);
 
     let start = open_window(&mut programs).await?;

@@ -9,7 +9,8 @@ pub mod model;
 
 pub use facts::{
     CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack, KernelStackId,
-    Mapping, Missing, Module, ModuleId, NamedFrame, Names, Options, RawFrame, Record, Regs,
-    ResolvedName, Session, StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId,
+    Mapping, Missing, Module, ModuleId, NamedFrame, Names, Observer, Options, RawFrame, Record,
+    Regs, ResolvedName, Session, StackEnd, Target, ThreadName, ThreadTotals, UserStack,
+    UserStackId,
 };
 pub use model::{Ending, Recording};

@@ -1,0 +1,124 @@
+//! `stallscope record`: a recording, then the reports that were asked of it, from it alone.
+
+use std::{ffi::OsStr, path::Path};
+
+use anyhow::Result;
+use profiler_common::config::HookPath;
+
+use super::{
+    Plan,
+    launch::{self, Ended, Launched},
+    record,
+};
+use crate::{
+    cli::{HookChoice, RecordArgs, TargetChoice},
+    failure::Failure,
+    recording::file,
+    report::{self, Outputs, Request},
+    symbols::SymbolTable,
+    target::{self, Process},
+};
+
+/// Bounds of the ring buffer's size in bytes.
+const RING_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
+
+/// Records, writes the reports and prints the summary.
+///
+/// # Errors
+/// [`Failure`] where it cannot begin; other errors where a file cannot be read or written.
+pub fn run(args: &RecordArgs) -> Result<()> {
+    let ring_bytes = ring_bytes(args.ring_size)?;
+    let launched = match args.target.choice() {
+        TargetChoice::Command(command) => Some((Launched::hold(&command)?, command)),
+        TargetChoice::Pid(_) | TargetChoice::Name(_) => None,
+    };
+    let (process, name) = match (args.target.choice(), &launched) {
+        (TargetChoice::Pid(pid), _) => named(target::by_pid(pid.0)?),
+        (TargetChoice::Name(name), _) => named(target::by_name(&name)?),
+        (TargetChoice::Command(command), Some((launched, _))) => {
+            (target::by_pid(launched.pid().0)?, file_name(Path::new(&command[0])))
+        }
+        (TargetChoice::Command(_), None) => unreachable!("a command was launched above"),
+    };
+    if let Some(note) = &process.note {
+        eprintln!("note: {note}");
+    }
+    let outputs = Outputs::of_record(&args.output.output, &default_stem(&name, &process))?;
+    report::check_paths(&outputs, args.output.force)?;
+    let recording = report::recording_path(&outputs, &default_stem(&name, &process));
+    let plan = Plan {
+        duration: args.duration,
+        recording: recording.clone(),
+        max_size: args.max_size,
+        min_block: args.min_block,
+        children: args.children,
+        hook: hook(args.hook),
+        ring_bytes,
+        bpf_stats: args.bpf_stats,
+        bpf_log: args.bpf_log,
+        symbols: args.symbols.options(),
+    };
+    let recorded = record(&plan, &process, launched.as_ref().map(|(launched, _)| launched));
+    let ended = launched.map(|(launched, command)| anyhow::Ok((launched.end()?, command)));
+    recorded?;
+    match ended.transpose()? {
+        Some((Ended::NotStarted, command)) => {
+            return Err(launch::not_started(&command[0]).into());
+        }
+        Some((Ended::Exit(status), _)) => eprintln!("the command ended: {status}"),
+        None => {}
+    }
+    reports(&recording, Request { outputs, selection: args.select.selection() })
+}
+
+/// Writes what was asked for from the finished recording and prints the summary.
+fn reports(path: &Path, request: Request) -> Result<()> {
+    let recording = file::read(path)?;
+    // The names were looked up while the target lived; nothing is added to them here.
+    let names = SymbolTable::from_recording(&recording);
+    let report = report::write_outputs(&recording, &names, &request)?;
+    report::print_summary(&report, &request.selection)?;
+    for path in request.outputs.files.iter().map(|(path, _)| path.as_path()).chain([path]) {
+        eprintln!("wrote {}", path.display());
+    }
+    Ok(())
+}
+
+fn named(process: Process) -> (Process, String) {
+    let name = process.name.clone();
+    (process, name)
+}
+
+/// `stallscope-NAME-PID-TIME`, safe as a file name.
+fn default_stem(name: &str, process: &Process) -> String {
+    let safe: String = name
+        .chars()
+        .map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' })
+        .collect();
+    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+    format!("stallscope-{safe}-{}-{time}", process.pid)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(OsStr::new("command")).to_string_lossy().into_owned()
+}
+
+fn hook(choice: HookChoice) -> Option<HookPath> {
+    match choice {
+        HookChoice::Auto => None,
+        HookChoice::SchedExit => Some(HookPath::SchedExit),
+        HookChoice::FinishTaskSwitch => Some(HookPath::FinishTaskSwitch),
+        HookChoice::SwitchOut => Some(HookPath::SwitchOut),
+    }
+}
+
+/// The kernel wants a power of two that is a multiple of the page size.
+fn ring_bytes(asked: u64) -> Result<u32> {
+    if !RING_BYTES.contains(&asked) {
+        return Err(Failure::Usage(format!(
+            "--ring-size {asked}: must be between 64KiB and 1GiB; the default is 16MiB"
+        ))
+        .into());
+    }
+    Ok(asked.next_power_of_two() as u32)
+}
