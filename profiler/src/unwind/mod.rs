@@ -1,1 +1,3 @@
 //! unwind: being written.
+
+pub mod elf;
