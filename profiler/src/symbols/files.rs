@@ -63,9 +63,7 @@ impl ElfSource {
     }
 
     fn has_debug_info(&self) -> bool {
-        self.elf().is_some_and(|elf| {
-            elf.section_by_name(".debug_info").is_some_and(|section| section.size() > 0)
-        })
+        self.elf().is_some_and(|elf| has_debug_info(&elf))
     }
 }
 
@@ -102,6 +100,11 @@ pub fn open(
         (None, None) => Err(Missing::FileUnreadable),
         (binary, debug) => Ok(ModuleFiles { binary, debug, supplement }),
     }
+}
+
+/// Whether a file has debug information of its own.
+pub fn has_debug_info(elf: &Elf<'_>) -> bool {
+    elf.section_by_name(".debug_info").is_some_and(|section| section.size() > 0)
 }
 
 fn binary_candidates(module: &Module, live: Option<&LiveFile>) -> Vec<PathBuf> {
@@ -196,9 +199,9 @@ impl<'m> DebugSearch<'m> {
 
 /// `.build-id/xx/yyyy.debug`, as debuggers look it up.
 fn build_id_file(build_id: &[u8]) -> Option<PathBuf> {
-    let hex: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (first, rest) = hex.split_at_checked(2).filter(|(_, rest)| !rest.is_empty())?;
-    Some(PathBuf::from(format!(".build-id/{first}/{rest}.debug")))
+    let hex: Vec<String> = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (first, rest) = hex.split_first().filter(|(_, rest)| !rest.is_empty())?;
+    Some(PathBuf::from(format!(".build-id/{first}/{}.debug", rest.concat())))
 }
 
 /// An absolute path within another file system root.

@@ -1,8 +1,8 @@
 //! Addresses to names, inline frames kept. Never drops a frame: absence is data.
 //!
-//! [`files`] finds and checks the files a module's names can come from, [`ranges`] is the symbol
-//! table of one of them, [`native`] joins symbol tables and debug information, [`kernel`] reads the
-//! running kernel's symbols, [`demangle`] makes names readable.
+//! `files` finds and checks the files a module's names can come from, `ranges` is the symbol table
+//! of one of them, `native` joins symbol tables and debug information, `kernel` reads the running
+//! kernel's symbols, `demangle` makes names readable.
 
 mod demangle;
 mod files;

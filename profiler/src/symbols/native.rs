@@ -10,7 +10,7 @@ use object::{Object, ObjectSection};
 
 use super::{
     demangle::demangle,
-    files::{Elf, ElfSource, ModuleFiles},
+    files::{Elf, ElfSource, ModuleFiles, has_debug_info},
     ranges::{Ranges, TableKind},
 };
 use crate::{
@@ -37,6 +37,9 @@ const NEEDED_SECTIONS: [SectionId; 11] = [
     SectionId::DebugTypes,
 ];
 
+/// A function of a chain whose name is in a file that was not found; its place is kept.
+const UNNAMED: &str = "?";
+
 type Reader<'s> = EndianSlice<'s, RunTimeEndian>;
 type Sections<'f> = DwarfSections<Cow<'f, [u8]>>;
 
@@ -52,8 +55,8 @@ pub fn names(files: &ModuleFiles, addresses: &BTreeSet<Svma>) -> Vec<ResolvedNam
         .collect();
 
     let supplement = files.supplement.as_ref().and_then(ElfSource::elf);
-    let sections = elves.iter().find_map(dwarf_sections);
-    let supplement_sections = supplement.as_ref().and_then(dwarf_sections);
+    let sections = elves.iter().find(|elf| has_debug_info(elf)).map(dwarf_sections);
+    let supplement_sections = supplement.as_ref().map(dwarf_sections);
     let endian = match elves.first() {
         Some(elf) if !elf.is_little_endian() => RunTimeEndian::Big,
         _ => RunTimeEndian::Little,
@@ -92,6 +95,10 @@ struct Debugged {
 /// What the debug information says of an address, outermost first; empty if nothing or if it is
 /// corrupt. The name may be missing where only the line is known.
 fn debugged(context: &Context<Reader<'_>>, address: u64) -> Vec<Debugged> {
+    // The search adds one to the address.
+    if address == u64::MAX {
+        return Vec::new();
+    }
     let Ok(mut frames) = context.find_frames(address).skip_all_loads() else { return Vec::new() };
     let mut chain = Vec::new();
     loop {
@@ -123,29 +130,26 @@ fn joined(symbol: Option<&str>, mut chain: Vec<Debugged>) -> ResolvedName {
     if let (Some(symbol), Some(outermost)) = (symbol, chain.first_mut()) {
         outermost.function = Some(demangle(symbol));
     }
-    let frames: Vec<NamedFrame> = chain
-        .into_iter()
-        .filter_map(|Debugged { function, file, line }| {
-            function.map(|function| NamedFrame { function, file, line })
-        })
-        .collect();
-    if frames.is_empty() {
-        ResolvedName::Missing(Missing::NoSymbolHere)
-    } else {
-        ResolvedName::Frames(frames)
+    if chain.iter().all(|frame| frame.function.is_none()) {
+        return ResolvedName::Missing(Missing::NoSymbolHere);
     }
+    let named = chain.into_iter().map(|Debugged { function, file, line }| NamedFrame {
+        function: function.unwrap_or_else(|| UNNAMED.to_owned()),
+        file,
+        line,
+    });
+    ResolvedName::Frames(named.collect())
 }
 
-/// The needed sections of a file's debug information, unpacked; `None` if it has none.
-fn dwarf_sections<'f>(elf: &Elf<'f>) -> Option<Sections<'f>> {
-    elf.section_by_name(".debug_info").filter(|section| section.size() > 0)?;
+/// The needed sections of a file's debug information, unpacked; those it lacks are empty.
+fn dwarf_sections<'f>(elf: &Elf<'f>) -> Sections<'f> {
     let load = |id: SectionId| -> Result<Cow<'f, [u8]>, Infallible> {
         let needed = NEEDED_SECTIONS.contains(&id);
         let section = needed.then(|| elf.section_by_name(id.name())).flatten();
         Ok(section.and_then(|section| section_bytes(&section)).unwrap_or_default())
     };
     let Ok(sections) = Sections::load(load);
-    Some(sections)
+    sections
 }
 
 fn section_bytes<'f>(section: &impl ObjectSection<'f>) -> Option<Cow<'f, [u8]>> {

@@ -46,3 +46,54 @@ where
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
+    use std::{fs, process::Command};
+
+    use super::build_id;
+
+    /// A program that does nothing, linked with an option for its build-id.
+    fn program(option: &str, bits: &str) -> Vec<u8> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("nothing.s"), ".section .note.GNU-stack, \"\", @progbits\n")
+            .unwrap();
+        let status = Command::new("gcc")
+            .args(["-shared", "-nostdlib", bits, option, "nothing.s", "-o", "nothing"])
+            .current_dir(dir.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        fs::read(dir.path().join("nothing")).unwrap()
+    }
+
+    fn check(file: &[u8], expected: Option<&[u8]>) {
+        assert_eq!(build_id(file).as_deref(), expected);
+    }
+
+    #[test]
+    fn build_ids_are_read_from_any_kind_of_file() {
+        let id = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef];
+        let with_id = program("-Wl,--build-id=0x0123456789abcdef", "-m64");
+        check(&with_id, Some(&id));
+        check(&program("-Wl,--build-id=0x0123456789abcdef", "-m32"), Some(&id));
+        check(&program("-Wl,--build-id=none", "-m64"), None);
+
+        // A file without section headers, as an image dumped from memory may be.
+        let mut sectionless = with_id.clone();
+        sectionless[0x28..0x30].fill(0); // e_shoff
+        sectionless[0x3c..0x40].fill(0); // e_shnum, e_shstrndx
+        check(&sectionless, Some(&id));
+        // Section headers beyond the end.
+        let mut cut = with_id.clone();
+        cut[0x28..0x30].fill(0xee);
+        check(&cut, Some(&id));
+
+        check(&with_id[..0x40], None);
+        check(b"\x7fELF", None);
+        check(b"#!/bin/sh\n", None);
+        check(b"", None);
+    }
+}

@@ -44,6 +44,8 @@ impl Workshop {
 
     fn run<S: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = S>) {
         let mut command = Command::new(program);
+        // Without it rustc refuses to mangle the old way.
+        command.env("RUSTC_BOOTSTRAP", "1");
         let output = command.args(args).current_dir(self.0.path()).output().unwrap();
         assert!(
             output.status.success(),
@@ -82,7 +84,7 @@ fn symbol(file: &Path, part: &str) -> Range<u64> {
     let bytes = fs::read(file).unwrap();
     let elf = object::File::parse(&*bytes).unwrap();
     let matching = |symbol: &object::Symbol<'_, '_>| {
-        symbol.is_definition() && symbol.name().is_ok_and(|name| name.contains(part))
+        symbol.section_index().is_some() && symbol.name().is_ok_and(|name| name.contains(part))
     };
     let symbol = elf.symbols().chain(elf.dynamic_symbols()).find(matching).unwrap();
     symbol.address()..symbol.address() + symbol.size()

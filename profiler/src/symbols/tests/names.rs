@@ -1,14 +1,17 @@
 //! Which name an address gets.
 
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, fs, path::Path};
+
+use object::{Object as _, ObjectSymbol as _};
 
 use super::{
-    MODULE, Workshop, check, functions, marked_line, module, recording, resolve_one, symbol,
+    MODULE, Workshop, check, fixture, functions, marked_line, module, recording, resolve_one,
+    symbol,
 };
 use crate::{
     recording::{
-        CodeAddress, FrameKind, KernelStack, KernelStackId, Missing, NamedFrame, RawFrame,
-        ResolvedName,
+        CodeAddress, FrameKind, KernelStack, KernelStackId, Missing, ModuleId, NamedFrame,
+        RawFrame, ResolvedName,
     },
     symbols::{LiveFiles, SymbolOptions, lookup_address, names, resolve},
     units::{Avma, Svma},
@@ -16,7 +19,7 @@ use crate::{
 
 /// Asserts that at some address of the function `symbol_part` stands this chain: each function with
 /// the mark of its line in the source, outermost first. Deeper inlining is not looked at.
-fn check_chain(file: &std::path::Path, source: &str, symbol_part: &str, chain: &[(&str, &str)]) {
+fn check_chain(file: &Path, source: &str, symbol_part: &str, chain: &[(&str, &str)]) {
     let range = symbol(file, symbol_part);
     let table =
         resolve(&recording(module(file), range), &LiveFiles::new(), &SymbolOptions::default());
@@ -44,6 +47,19 @@ fn inlined_functions_keep_their_lines() {
 }
 
 #[test]
+fn shared_debug_information_is_read_too() {
+    let (outer, inlined) = ("outer_with_a_name_worth_sharing", "inlined_with_a_name_worth_sharing");
+    let chain = [(outer, "outer"), (inlined, "inlined")];
+    check_chain(&fixture("shared.so"), "shared.c", outer, &chain);
+
+    // Without the shared part the inlined function has no name, but its place and its line.
+    let workshop = Workshop::new();
+    let alone = workshop.path("alone.so");
+    fs::copy(fixture("shared.so"), &alone).unwrap();
+    check_chain(&alone, "shared.c", outer, &[(outer, "outer"), ("?", "inlined")]);
+}
+
+#[test]
 fn cpp_names_are_demangled() {
     let workshop = Workshop::new();
     let file = workshop.build("g++", "names.cpp", "names", &["-O1"]);
@@ -67,11 +83,7 @@ fn rust_names_have_their_path() {
         let workshop = Workshop::new();
         let mangling = format!("symbol-mangling-version={mangling}");
         let debuginfo = format!("debuginfo={debuginfo}");
-        let mut args = vec!["-O", "-C", &debuginfo, "-C", &mangling];
-        // The compilers that still mangle the old way want to be told that it is meant.
-        if mangling.ends_with("legacy") && legacy_is_unstable() {
-            args.extend(["-Z", "unstable-options"]);
-        }
+        let args = ["-O", "-Z", "unstable-options", "-C", &debuginfo, "-C", &mangling];
         let file = workshop.build("rustc", "paths.rs", "paths", &args);
         check_chain(&file, "paths.rs", "run_task", &[(outermost, ""), (inlined, "wait")]);
     }
@@ -196,7 +208,7 @@ fn no_address_of_a_recording_is_left_out() {
     let file = workshop.inline(&[]);
     let mut recording = recording(module(&file), [symbol(&file, "outer").start]);
     let memory = CodeAddress::Memory(Avma(0x1000));
-    let unknown_module = CodeAddress::Module(crate::recording::ModuleId(99), Svma(1));
+    let unknown_module = CodeAddress::Module(ModuleId(99), Svma(1));
     for stack in recording.user_stacks.values_mut() {
         let kind = FrameKind::InstructionPointer;
         stack.frames.push(RawFrame { address: memory, kind });
@@ -220,31 +232,16 @@ fn no_address_of_a_recording_is_left_out() {
 #[test]
 fn libc_calls_have_the_names_people_write() {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let Some(path) = maps.lines().find_map(|line| {
-        line.split_ascii_whitespace().nth(5).filter(|path| path.ends_with("/libc.so.6"))
-    }) else {
-        panic!("the tests run with a dynamic glibc");
-    };
-    let libc = std::path::Path::new(path);
+    let mut paths = maps.lines().filter_map(|line| line.split_ascii_whitespace().nth(5));
+    let libc = Path::new(paths.find(|path| path.ends_with("/libc.so.6")).unwrap());
+    let bytes = fs::read(libc).unwrap();
+    let elf = object::File::parse(&*bytes).unwrap();
     for call in ["read", "nanosleep", "pthread_cond_wait", "epoll_wait"] {
-        let bytes = fs::read(libc).unwrap();
-        let elf = object::File::parse(&*bytes).unwrap();
-        let address = object::Object::dynamic_symbols(&elf)
-            .filter(|symbol| object::ObjectSymbol::name(symbol) == Ok(call))
-            .map(|symbol| object::ObjectSymbol::address(&symbol))
-            .max()
-            .unwrap();
+        // A function may have several versions; any of them will do.
+        let versions = elf.dynamic_symbols().filter(|symbol| symbol.name() == Ok(call));
+        let address = versions.map(|symbol| symbol.address()).max().unwrap();
         let name =
             resolve_one(module(libc), &LiveFiles::new(), &SymbolOptions::default(), address + 4);
         assert_eq!(functions(&name).map(|names| names[0]), Ok(call));
     }
-}
-
-/// Whether rustc asks for `-Z unstable-options` before it mangles the old way.
-fn legacy_is_unstable() -> bool {
-    let output = std::process::Command::new("rustc")
-        .args(["-C", "symbol-mangling-version=legacy", "--print", "sysroot"])
-        .output()
-        .unwrap();
-    !output.status.success()
 }
