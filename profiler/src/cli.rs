@@ -37,7 +37,7 @@ pub struct Cli {
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Command {
     /// Watch a process and write what its threads waited for.
-    #[command(after_help = RECORD_EXAMPLES)]
+    #[command(after_help = RECORD_EXAMPLES, override_usage = RECORD_USAGE)]
     Record(RecordArgs),
     /// Turn a recording into a picture, a summary or data; needs no rights and no target.
     #[command(after_help = REPORT_EXAMPLES)]
@@ -234,7 +234,7 @@ pub struct ReportArgs {
     pub output: OutputArgs,
 
     /// Print this format.
-    #[arg(long, value_enum, conflicts_with = "output")]
+    #[arg(long, value_parser = format_parser(), conflicts_with = "output")]
     pub format: Option<Format>,
 
     /// Which results.
@@ -294,12 +294,14 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
+const RECORD_USAGE: &str = "stallscope record [OPTIONS] <-p PID | -n NAME | -- COMMAND...>";
+
 const RECORD_EXAMPLES: &str = "\
 Examples:
-  sudo stallscope record -p 4242 -d 10 -o out.svg    ten seconds, a picture and out.stall
-  sudo stallscope record -n orders-api               until Ctrl-C, then the summary
+  sudo stallscope record -p 4242 -d 10 -o out.svg      ten seconds: a picture, and out.stall
+  sudo stallscope record -n orders-api                 until Ctrl-C, then the summary
   sudo stallscope record -d 5 -- ./orders-api --port 8080
-  sudo stallscope record -p 4242 -d 10 --min-block 0 name every wait, however short
+  sudo stallscope record -p 4242 -d 10 --min-block 0   name every wait, however short
 
 The target is never stopped, signalled, traced or written to. Without -o a recording and a picture
 are written to the working directory and the summary is printed.";
@@ -334,6 +336,14 @@ fn state_parser() -> impl TypedValueParser<Value = State> {
     PossibleValuesParser::new(names).map(|name| {
         let state = State::ALL.iter().find(|state| state.name() == name);
         *state.expect("only the names of states are possible values")
+    })
+}
+
+fn format_parser() -> impl TypedValueParser<Value = Format> {
+    let names = Format::ALL.iter().map(|format| format.extension());
+    PossibleValuesParser::new(names).map(|name| {
+        let format = Format::ALL.iter().find(|format| format.extension() == name);
+        *format.expect("only the names of formats are possible values")
     })
 }
 

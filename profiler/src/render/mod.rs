@@ -17,7 +17,7 @@ pub use quantity::{count, share, time};
 pub use text::{Style, summary};
 
 /// A format that a report can be written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Flame graph, for a browser.
     Svg,
@@ -26,7 +26,6 @@ pub enum Format {
     /// The whole report, schema `stallscope.report/1`.
     Json,
     /// The summary that the terminal shows.
-    #[value(name = "txt", alias = "text")]
     Text,
 }
 

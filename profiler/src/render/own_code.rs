@@ -88,6 +88,13 @@ pub fn is_own(frame: &Frame) -> bool {
         && !LIBRARY_CRATES.contains(&crate_of(function))
 }
 
+/// Whether `frame` is code without a name that is not the system's: in a stripped program, its own.
+pub fn may_be_own(frame: &Frame) -> bool {
+    frame.function.is_none()
+        && frame.kind != FrameKind::Kernel
+        && frame.module.as_deref().is_some_and(|module| !is_system_library(module))
+}
+
 /// The crate at the start of a Rust path: `app` of `<app::Db as tower::Service>::call`.
 fn crate_of(function: &str) -> &str {
     let path = function.trim_start_matches(['<', '&', '*', '(', '[']);

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeSet, fmt::Write};
 use anyhow::Context;
 use inferno::flamegraph::{
     self, Direction, Options, TextTruncateDirection,
-    color::{BackgroundColor, Color, PaletteMap},
+    color::{BackgroundColor, Color, PaletteMap, StrokeColor},
 };
 
 use super::{palette, words};
@@ -23,6 +23,9 @@ const UNIT: char = '\u{e000}';
 
 /// Frames narrower than this many percent are not drawn: less than a pixel on most screens.
 const MIN_WIDTH_PERCENT: f64 = 0.05;
+
+/// The background.
+const PAPER: Color = Color { r: 0xf8, g: 0xf8, b: 0xf8 };
 
 /// Height of the legend under the frames.
 const LEGEND_HEIGHT: usize = 28;
@@ -45,7 +48,9 @@ pub fn picture(report: &Report, stacks: &[Stack]) -> anyhow::Result<String> {
     options.count_name = UNIT.to_string();
     options.name_type = String::new();
     options.min_width = MIN_WIDTH_PERCENT;
-    options.bgcolors = Some(BackgroundColor::Flat(Color { r: 0xf8, g: 0xf8, b: 0xf8 }));
+    options.bgcolors = Some(BackgroundColor::Flat(PAPER));
+    // One colour a kind leaves neighbours of one kind to be told apart by a gap.
+    options.stroke_color = StrokeColor::Color(PAPER);
     options.palette_map = Some(&mut colors);
     // Async stacks are sixty frames deep and browsers open at the top: with the root on top the
     // pool, the shares and the own code are seen without scrolling, and the line that explains the

@@ -2,17 +2,27 @@
 
 use std::fmt::Write;
 
+use profiler_common::counter::Counter;
+
 use crate::{
-    analysis::{Report, report::State},
-    render::{quantity::count, text},
+    analysis::{
+        Report,
+        report::{Pool, State},
+    },
+    render::{
+        folded::value_ns,
+        quantity::{count, time},
+        text,
+    },
 };
 
 /// Height of a line of the picture of words.
 const LINE: usize = 18;
 
-/// `stallscope: orders-api (pid 4242): blocked off-CPU time`.
+/// `stallscope: orders-api (pid 4242): blocked off-CPU time, 24.0 s`.
 pub fn title(report: &Report) -> String {
-    format!("stallscope: {}: {}", text::target(report), subject(report))
+    let total_ns = report.sites.iter().map(value_ns).sum();
+    format!("stallscope: {}: {}, {}", text::target(report), subject(report), time(total_ns))
 }
 
 /// What the widths measure.
@@ -29,7 +39,9 @@ fn subject(report: &Report) -> String {
 
 /// The pools in the picture, the window, and what is missing from it.
 pub fn subtitle(report: &Report) -> String {
-    let shown = report.pools.iter().filter(|pool| report.sites.iter().any(|s| s.pool == pool.id));
+    let has_sites = |pool: &&Pool| report.sites.iter().any(|site| site.pool == pool.id);
+    let nothing_drawn = report.sites.is_empty();
+    let shown = report.pools.iter().filter(|pool| nothing_drawn || has_sites(pool));
     let pools = shown.map(text::pool).collect::<Vec<_>>();
     let pools = match pools.as_slice() {
         [] => "no pool".to_owned(),
@@ -45,7 +57,10 @@ fn quality(report: &Report) -> String {
     if report.quality.unfinished {
         parts.push("unfinished recording".to_owned());
     }
-    let lost = report.quality.counters.values().sum::<u64>();
+    // Stacks that are cut are counted below, once.
+    let cut = [Counter::StacksTruncated.name(), Counter::StacksBroken.name()];
+    let losses = report.quality.counters.iter().filter(|(name, _)| !cut.contains(&name.as_str()));
+    let lost = losses.map(|(_, n)| n).sum::<u64>();
     if lost > 0 {
         parts.push(format!("{} losses counted", count(lost)));
     }

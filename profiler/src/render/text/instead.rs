@@ -39,7 +39,7 @@ pub fn lines(report: &Report) -> Vec<String> {
     lines.push(String::new());
     lines.push("Where to look next:".to_owned());
     for advice in advice(report, recognised, &times, wall_ns) {
-        lines.extend(broken("  ", &advice));
+        lines.extend(broken("  - ", &advice));
     }
     lines
 }

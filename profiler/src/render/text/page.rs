@@ -79,9 +79,9 @@ impl Page {
         self.line(&marked(Mark::Strong, title));
     }
 
-    /// A paragraph, broken at spaces; every line begins with `indent`.
-    pub fn prose(&mut self, indent: &str, text: &str) {
-        for line in broken(indent, text) {
+    /// A paragraph, broken at spaces; see [`broken`].
+    pub fn prose(&mut self, start: &str, text: &str) {
+        for line in broken(start, text) {
             self.line(&line);
         }
     }
@@ -94,26 +94,23 @@ impl Page {
     }
 }
 
-/// Lines of at most [`WIDTH`] characters, where words allow it. Text between backquotes is one
-/// word: a command that is broken cannot be copied.
-pub fn broken(indent: &str, text: &str) -> Vec<String> {
+/// Lines of at most [`WIDTH`] characters, where words allow it. The first begins with `start`, the
+/// others with spaces as wide. Text between backquotes is one word: a command that is broken cannot
+/// be copied.
+pub fn broken(start: &str, text: &str) -> Vec<String> {
+    let indent = " ".repeat(start.chars().count());
     let mut lines = Vec::new();
-    let mut line = indent.to_owned();
-    let mut width = indent.chars().count();
+    let mut line = start.to_owned();
     let mut empty = true;
     for word in words(text) {
-        let length = word.chars().count();
-        if !empty && width + 1 + length > WIDTH {
-            lines.push(std::mem::replace(&mut line, indent.to_owned()));
-            width = indent.chars().count();
+        if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(std::mem::replace(&mut line, indent.clone()));
             empty = true;
         }
         if !empty {
             line.push(' ');
-            width += 1;
         }
         line.push_str(word);
-        width += length;
         empty = false;
     }
     lines.push(line);
@@ -145,7 +142,7 @@ mod tests {
     #[test]
     fn prose_is_broken_at_spaces_but_not_within_commands() {
         let long = "word ".repeat(18) + "`stallscope record -p 1`, and more";
-        let lines = broken("  ", &long);
+        let lines = broken("- ", &long);
         assert_eq!(lines.len(), 2, "{lines:#?}");
         assert!(lines[1].starts_with("  `stallscope record -p 1`, and"), "{lines:#?}");
         assert!(lines.iter().all(|line| line.chars().count() <= WIDTH));

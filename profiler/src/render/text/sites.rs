@@ -91,7 +91,7 @@ fn entry(
 
 /// The deepest frame of own code, and the outermost one if it is another.
 ///
-/// Without own code the deepest user frame stands in, named ones first, then the kernel's.
+/// Without own code the deepest frame that may be own code stands in, then the deepest with a name.
 fn places(site: &Site) -> (Option<&Frame>, Option<&Frame>) {
     let mut own = site.frames.iter().filter(|frame| own_code::is_own(frame));
     if let Some(outermost) = own.next() {
@@ -100,9 +100,13 @@ fn places(site: &Site) -> (Option<&Frame>, Option<&Frame>) {
             None => (Some(outermost), None),
         };
     }
-    let user = site.frames.iter().filter(|frame| frame.kind != FrameKind::Kernel);
-    let named = user.clone().rfind(|frame| frame.function.is_some());
-    (named.or_else(|| user.clone().next_back()).or_else(|| site.frames.last()), None)
+    let user = || site.frames.iter().filter(|frame| frame.kind != FrameKind::Kernel);
+    let place = user()
+        .rfind(|frame| own_code::may_be_own(frame))
+        .or_else(|| user().rfind(|frame| frame.function.is_some()))
+        .or_else(|| user().next_back())
+        .or_else(|| site.frames.last());
+    (place, None)
 }
 
 /// One line with `name` and where its source is; two if one would be too long.

@@ -24,20 +24,25 @@ pub fn write(report: &Report, page: &mut Page) {
     }
     for pool in blocked {
         page.line("");
-        let (part, whole) = (blocked_ns(pool), workers(pool).map(|thread| thread.wall_ns).sum());
-        page.line(&format!(
-            "pool {}: workers {} of their time, {} of {}",
-            super::pool(pool),
-            marked(Mark::Bad, &format!("blocked {}", share(part, whole))),
-            time(part),
-            time(whole),
-        ));
+        page.line(&format!("pool {}: workers {}", super::pool(pool), extent(report, pool)));
         page.prose("  ", &starvation(report, pool));
     }
     if !report.states.contains(&State::Blocked) {
         let names = report.states.iter().map(|state| state.name()).collect::<Vec<_>>();
         page.prose("", &format!("Only these states were selected: {}.", names.join(", ")));
     }
+}
+
+/// `blocked 61.3 % of their time, 24.5 s of 40.0 s`.
+fn extent(report: &Report, pool: &Pool) -> String {
+    let part = blocked_ns(pool);
+    if report.quality.unfinished {
+        // Where nobody closed the accounts, what the workers did otherwise is not known.
+        return marked(Mark::Bad, &format!("blocked for at least {}", time(part)));
+    }
+    let whole = workers(pool).map(|thread| thread.wall_ns).sum();
+    let share = marked(Mark::Bad, &format!("blocked {}", share(part, whole)));
+    format!("{share} of their time, {} of {}", time(part), time(whole))
 }
 
 /// The time that the workers of `pool` were blocked.
