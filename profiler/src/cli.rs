@@ -311,7 +311,7 @@ Examples:
   stallscope report out.stall                               the summary
   stallscope report out.stall -o out.json -o out.folded
   stallscope report out.stall --state idle,allowed -o rest.svg
-  stallscope report out.stall --format folded | sort -t' ' -k2 -n";
+  stallscope report out.stall --format json | jq '.sites[0]'";
 
 fn top_help() -> String {
     let mut help =

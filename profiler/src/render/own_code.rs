@@ -6,8 +6,16 @@
 use crate::analysis::report::{Frame, FrameKind};
 
 /// Parts of source paths where package managers and toolchains keep other people's code.
-const LIBRARY_PATHS: &[&str] =
-    &["/rustc/", "/rustlib/src/", "/.cargo/registry/", "/cargo/registry/", "/.cargo/git/", "/usr/"];
+const LIBRARY_PATHS: &[&str] = &[
+    "/rustc/",
+    "/rust/deps/",
+    "/rustlib/src/",
+    "/usr/src/rustc-",
+    "cargo/registry/src/",
+    "cargo/git/checkouts/",
+    "/usr/include/",
+    "/usr/lib/",
+];
 
 /// Rust crates that runtimes and their users are made of, for binaries without debug information.
 const LIBRARY_CRATES: &[&str] = &[
@@ -132,6 +140,7 @@ mod tests {
         check("app::price::lookup", None, "/srv/app", true);
         check("<app::Db as tower::Service<Request>>::call", None, "/srv/app", true);
         check("<&mut app::Db as core::future::Future>::poll", None, "/srv/app", true);
+        check("app::price::lookup", Some("/usr/src/app/src/price.rs"), "/usr/local/bin/app", true);
         check("fast_cache::Cache::get", cargo, "/srv/app", false);
         check(
             "std::thread::sleep",
