@@ -1,1 +1,3 @@
 //! kernel: being written.
+
+pub mod probe;
