@@ -39,6 +39,12 @@ enum Workload {
         /// Stop by itself after this many rounds of two switches
         #[arg(long)]
         rounds: Option<u64>,
+        /// Slow down to this many switches a second
+        #[arg(long)]
+        rate: Option<u32>,
+        /// Keep both on one CPU, where every wake-up is a switch
+        #[arg(long)]
+        same_cpu: bool,
     },
     /// A thread that changes CPU in every sleep, beside a pinned one with the same sleeps
     Migrate,
@@ -81,7 +87,9 @@ fn main() -> ExitCode {
 fn run(workload: Workload) -> Result<()> {
     match workload {
         Workload::Truth { seconds } => truth::run(seconds),
-        Workload::Storm { rounds } => storm::run(rounds),
+        Workload::Storm { rounds, rate, same_cpu } => {
+            storm::run(storm::Limits { rounds, rate, same_cpu })
+        }
         Workload::Migrate => migrate::run(),
         Workload::Churn => many::churn(),
         Workload::Crowd { threads } => many::crowd(threads),

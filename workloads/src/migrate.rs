@@ -63,18 +63,18 @@ fn move_each(begun: &Receiver<Pid>, cpus: [usize; 2]) -> Result<()> {
     Ok(())
 }
 
-fn pin(tid: Pid, cpu: usize) -> Result<()> {
+/// Keeps a thread, which may have ended meanwhile, on one CPU.
+pub fn pin(tid: Pid, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu).context("no such CPU")?;
     match sched_setaffinity(tid, &set) {
-        // It has ended meanwhile.
         Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot move thread {tid} to CPU {cpu}")),
     }
 }
 
 /// The first two CPUs that may be used.
-fn usable_cpus() -> Result<Vec<usize>> {
+pub fn usable_cpus() -> Result<Vec<usize>> {
     let set = sched_getaffinity(gettid()).context("cannot tell which CPUs may be used")?;
     Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).take(2).collect())
 }
