@@ -1,3 +1,72 @@
 //! Every chore of the project.
 
-fn main() {}
+mod bless;
+mod boot;
+mod demo;
+mod ebpf;
+mod kernel_package;
+mod object_diff;
+mod run;
+mod rustc;
+mod setup;
+mod test;
+mod toolchain;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Every chore of the project", bin_name = "cargo xtask")]
+struct Xtask {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Install what is missing to rebuild the kernel side and to run the tests
+    Setup,
+    /// Build the kernel side from source into profiler-ebpf/prebuilt/
+    Ebpf {
+        /// Change nothing; fail if the committed object is not what the source gives
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run everything that has to pass: formatting, lints, docs, unit, golden and live tests
+    Test,
+    /// Boot Debian's own kernels in qemu and try the tool there
+    Vm {
+        /// 5.10, 6.1, 6.12 or 7.2; all of them if none is named
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(kernel_package::names()))]
+        kernels: Vec<String>,
+    },
+    /// Build the tool and let it record and explain a starving service of its own
+    Demo,
+    /// Rewrite the golden files with what the code writes now
+    Bless,
+}
+
+fn main() -> ExitCode {
+    // Cargo calls this very program as the compiler when it builds the kernel side.
+    if let Some(status) = rustc::stand_in() {
+        return status;
+    }
+    let done = match Xtask::parse().chore {
+        Chore::Setup => setup::run(),
+        Chore::Ebpf { check: false } => ebpf::build(),
+        Chore::Ebpf { check: true } => ebpf::check(),
+        Chore::Test => test::run(),
+        Chore::Vm { kernels } => vm::run(&kernels),
+        Chore::Demo => demo::run(),
+        Chore::Bless => bless::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A program that knows the truth about its own waiting.
+//!
+//! Each subcommand prints `ready PID`, waits for the line `go` on stdin, works until the line
+//! `stop`, prints one line of JSON, and lives on until stdin ends. An end of stdin at any time is
+//! `stop` too.
+
+mod compare;
+mod control;
+mod many;
+mod migrate;
+mod pool;
+mod processes;
+mod sites;
+mod storm;
+mod truth;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "A program that knows the truth about its own waiting")]
+struct Cli {
+    #[command(subcommand)]
+    workload: Workload,
+}
+
+#[derive(Subcommand)]
+enum Workload {
+    /// Threads that sleep, wait for a lock, read a pipe and read a socket, 1 to 5 ms a time
+    Truth {
+        /// Begin at once, work this many seconds and end, without a word on stdin
+        #[arg(long = "for", value_name = "SECS")]
+        seconds: Option<u64>,
+    },
+    /// Two threads that wake each other as fast as they can; prints their switch counters
+    Storm {
+        /// Stop by itself after this many rounds of two switches
+        #[arg(long)]
+        rounds: Option<u64>,
+        /// Slow down to this many switches a second
+        #[arg(long)]
+        rate: Option<u32>,
+        /// Keep both on one CPU, where every wake-up is a switch
+        #[arg(long)]
+        same_cpu: bool,
+    },
+    /// A thread that changes CPU in every sleep, beside a pinned one with the same sleeps
+    Migrate,
+    /// Hundreds of threads a second, each of which sleeps once
+    Churn,
+    /// Parked threads, and one that sleeps
+    Crowd {
+        /// How many are parked
+        #[arg(default_value_t = 5000)]
+        threads: usize,
+    },
+    /// Becomes `truth` by exec on `go`; `truth` then is ready and waits for a `go` of its own
+    Exec,
+    /// Two child processes of the kind `truth`, whose sums are added up
+    Fork,
+    /// A Tokio pool whose workers are blocked, allowed to wait, and idle
+    Tokio,
+    /// Compares a report with what a workload printed
+    Compare {
+        /// How far a site may be off, in percent
+        #[arg(long, default_value_t = 2.0)]
+        within: f64,
+        /// A report in JSON
+        report: PathBuf,
+        /// What the workload printed
+        truth: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().workload) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(workload: Workload) -> Result<()> {
+    match workload {
+        Workload::Truth { seconds } => truth::run(seconds),
+        Workload::Storm { rounds, rate, same_cpu } => {
+            storm::run(storm::Limits { rounds, rate, same_cpu })
+        }
+        Workload::Migrate => migrate::run(),
+        Workload::Churn => many::churn(),
+        Workload::Crowd { threads } => many::crowd(threads),
+        Workload::Exec => processes::exec(),
+        Workload::Fork => processes::fork(),
+        Workload::Tokio => pool::run(),
+        Workload::Compare { within, report, truth } => compare::run(&report, &truth, within),
+    }
+}

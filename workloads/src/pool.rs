@@ -1,0 +1,51 @@
+//! A Tokio pool whose workers are blocked, allowed to wait, and idle.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::{Context, Result};
+use tokio::{runtime::Builder, task, time};
+
+use crate::{
+    control::{self, Control},
+    sites,
+};
+
+const WORKERS: usize = 4;
+const BLOCK: Duration = Duration::from_millis(3);
+
+/// What a task waits for between two blocks, without holding a worker.
+const REST: Duration = Duration::from_millis(5);
+
+/// One task each: blocks its worker, waits on the blocking pool, waits in place.
+pub fn run() -> Result<()> {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_time()
+        .build()
+        .context("cannot start a Tokio runtime")?;
+    let mut control = Control::ready()?;
+    let tasks = [
+        runtime.spawn(repeat(|| async { sites::BLOCK_WORKER.time(|| sites::block_worker(BLOCK)) })),
+        runtime.spawn(repeat(|| async {
+            let call = || sites::WAIT_IN_BLOCKING_POOL.time(|| sites::wait_in_blocking_pool(BLOCK));
+            task::spawn_blocking(call).await.expect("a thread that sleeps does not panic");
+        })),
+        runtime.spawn(repeat(|| async {
+            task::block_in_place(|| sites::WAIT_IN_PLACE.time(|| sites::wait_in_place(BLOCK)));
+        })),
+    ];
+    let stopped = control.wait_for_stop();
+    control::stop();
+    for task in tasks {
+        runtime.block_on(task).context("a task panicked")?;
+    }
+    stopped?;
+    control.finish(&sites::sums())
+}
+
+async fn repeat<F: Future<Output = ()>>(wait: impl Fn() -> F) {
+    while !control::stopped() {
+        wait().await;
+        time::sleep(REST).await;
+    }
+}

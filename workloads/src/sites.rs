@@ -1,0 +1,144 @@
+//! Every place that waits, each a function that is found by its name, with the sum of its waits.
+//!
+//! `black_box` after the wait keeps it from being a tail call, which would leave no frame.
+
+use std::{
+    collections::BTreeMap,
+    hint::black_box,
+    io::Read,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// How often a site was called and how long the calls took.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Sum {
+    /// Calls that returned.
+    pub count: u64,
+    /// `CLOCK_MONOTONIC` from before the calls to after them.
+    pub total_ns: u64,
+}
+
+/// Sums by the name of the site's function.
+pub type Sums = BTreeMap<String, Sum>;
+
+/// One function that waits.
+pub struct Site {
+    name: &'static str,
+    count: AtomicU64,
+    total_ns: AtomicU64,
+}
+
+impl Site {
+    const fn new(name: &'static str) -> Self {
+        Self { name, count: AtomicU64::new(0), total_ns: AtomicU64::new(0) }
+    }
+
+    /// Calls the function and adds what it took.
+    pub fn time<T>(&self, call: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let value = call();
+        let elapsed = start.elapsed();
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.total_ns.fetch_add(elapsed.as_nanos() as u64, Ordering::Relaxed);
+        value
+    }
+}
+
+macro_rules! sites {
+    ($($site:ident = $function:ident),+ $(,)?) => {
+        $(
+            #[doc = concat!("The calls of [`", stringify!($function), "`].")]
+            pub static $site: Site =
+                Site::new(concat!(module_path!(), "::", stringify!($function)));
+        )+
+
+        static ALL: &[&Site] = &[$(&$site),+];
+    };
+}
+
+sites! {
+    SLEEP_MIX = sleep_mix,
+    SLEEP_LATE = sleep_late,
+    SLEEP_PINNED = sleep_pinned,
+    SLEEP_MIGRATING = sleep_migrating,
+    SLEEP_ONCE = sleep_once,
+    SLEEP_HOLDING = sleep_holding,
+    LOCK_CONTENDED = lock_contended,
+    READ_PIPE = read_pipe,
+    READ_SOCKET = read_socket,
+    BLOCK_WORKER = block_worker,
+    WAIT_IN_BLOCKING_POOL = wait_in_blocking_pool,
+    WAIT_IN_PLACE = wait_in_place,
+}
+
+/// The sums of the sites that were called.
+pub fn sums() -> Sums {
+    ALL.iter()
+        .map(|site| {
+            let count = site.count.load(Ordering::Relaxed);
+            let total_ns = site.total_ns.load(Ordering::Relaxed);
+            (site.name.to_owned(), Sum { count, total_ns })
+        })
+        .filter(|(_, sum)| sum.count > 0)
+        .collect()
+}
+
+macro_rules! sleeps {
+    ($($(#[$doc:meta])+ $function:ident),+ $(,)?) => {
+        $(
+            $(#[$doc])+
+            #[inline(never)]
+            pub fn $function(length: Duration) {
+                thread::sleep(length);
+                black_box(());
+            }
+        )+
+    };
+}
+
+sleeps! {
+    /// Sleeps on a thread that was there from the beginning.
+    sleep_mix,
+    /// Sleeps on a thread that started during the run.
+    sleep_late,
+    /// Sleeps on a thread that stays on its CPU.
+    sleep_pinned,
+    /// Sleeps on a thread that is moved meanwhile.
+    sleep_migrating,
+    /// Sleeps on a thread that ends then.
+    sleep_once,
+    /// Sleeps with a lock held.
+    sleep_holding,
+    /// Sleeps in a task on a worker of a pool.
+    block_worker,
+    /// Sleeps on a thread of a blocking pool.
+    wait_in_blocking_pool,
+    /// Sleeps on a worker that told the pool so.
+    wait_in_place,
+}
+
+/// Waits for a lock that others hold.
+#[inline(never)]
+pub fn lock_contended(lock: &Mutex<u64>) -> MutexGuard<'_, u64> {
+    let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    black_box(guard)
+}
+
+/// Waits for one byte of a pipe; false at its end.
+#[inline(never)]
+pub fn read_pipe(pipe: &mut impl Read) -> bool {
+    black_box(pipe.read(&mut [0]).is_ok_and(|bytes| bytes > 0))
+}
+
+/// Waits for one byte of a socket; false at its end.
+#[inline(never)]
+pub fn read_socket(socket: &mut impl Read) -> bool {
+    black_box(socket.read(&mut [0]).is_ok_and(|bytes| bytes > 0))
+}

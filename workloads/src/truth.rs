@@ -1,0 +1,126 @@
+//! Threads that wait in every common way, 1 to 5 ms a time.
+
+use std::{
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::Mutex,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    control::{self, Control},
+    sites,
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// The lengths of sleeps, in turn.
+pub const SLEEPS: [Duration; 5] = [
+    MS,
+    Duration::from_millis(5),
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(3),
+];
+
+/// How long the other end of a pipe or socket lets its reader wait.
+const PACE: Duration = Duration::from_millis(3);
+
+/// Threads that want the same lock.
+const CONTENDERS: usize = 3;
+
+/// Runs until told to stop, or for `seconds` without being asked.
+pub fn run(seconds: Option<u64>) -> Result<()> {
+    let Some(seconds) = seconds else {
+        let mut control = Control::ready()?;
+        let stopped = wait_everywhere(|| control.wait_for_stop());
+        stopped?;
+        return control.finish(&sites::sums());
+    };
+    wait_everywhere(|| {
+        thread::sleep(Duration::from_secs(seconds));
+        control::stop();
+        Ok(())
+    })?;
+    control::report(&sites::sums())
+}
+
+/// Starts the threads, calls `until_stopped`, and joins them.
+fn wait_everywhere(until_stopped: impl FnOnce() -> Result<()>) -> Result<()> {
+    let (mut pipe_reader, pipe_writer) = io::pipe().context("cannot make a pipe")?;
+    let (mut socket_reader, socket_writer) = socket_pair()?;
+    let lock = Mutex::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| sleep_in_turn(|length| sites::SLEEP_MIX.time(|| sites::sleep_mix(length))));
+        for _ in 0..CONTENDERS {
+            scope.spawn(|| contend(&lock));
+        }
+        scope.spawn(|| write_paced(pipe_writer));
+        scope.spawn(|| write_paced(socket_writer));
+        scope.spawn(move || drain(|| sites::READ_PIPE.time(|| sites::read_pipe(&mut pipe_reader))));
+        scope.spawn(move || {
+            drain(|| sites::READ_SOCKET.time(|| sites::read_socket(&mut socket_reader)));
+        });
+        scope.spawn(start_late);
+        let stopped = until_stopped();
+        control::stop();
+        stopped
+    })
+}
+
+/// Sleeps by `sleep`, with lengths in turn, until stopped.
+pub fn sleep_in_turn(sleep: impl Fn(Duration)) {
+    for length in SLEEPS.into_iter().cycle() {
+        if control::stopped() {
+            return;
+        }
+        sleep(length);
+    }
+}
+
+fn contend(lock: &Mutex<u64>) {
+    while !control::stopped() {
+        let mut held = sites::LOCK_CONTENDED.time(|| sites::lock_contended(lock));
+        *held += 1;
+        sites::SLEEP_HOLDING.time(|| sites::sleep_holding(2 * MS));
+        drop(held);
+        // Lets another one have it: std's lock is not fair.
+        sites::SLEEP_MIX.time(|| sites::sleep_mix(MS));
+    }
+}
+
+fn write_paced(mut writer: impl Write) {
+    while !control::stopped() {
+        thread::sleep(PACE);
+        if writer.write_all(&[0]).is_err() {
+            return;
+        }
+    }
+}
+
+fn drain(mut read: impl FnMut() -> bool) {
+    while read() {}
+}
+
+/// Starts threads while the run lasts; each sleeps a few times and ends.
+fn start_late() {
+    while !control::stopped() {
+        let late = thread::spawn(|| {
+            for length in SLEEPS {
+                sites::SLEEP_LATE.time(|| sites::sleep_late(length));
+            }
+        });
+        late.join().expect("a thread that sleeps does not panic");
+    }
+}
+
+fn socket_pair() -> Result<(impl Read, impl Write)> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on loopback")?;
+    let address = listener.local_addr().context("cannot tell the address of a socket")?;
+    let writer = TcpStream::connect(address).context("cannot connect on loopback")?;
+    let (reader, _) = listener.accept().context("cannot accept on loopback")?;
+    Ok((reader, writer))
+}

@@ -1,0 +1,57 @@
+#!/bin/busybox sh
+# Runs as the first process of the virtual machine: makes the checks, one line each, and powers off.
+
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/tmp
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+mount -t tracefs tracing /sys/kernel/tracing
+mount -t debugfs debug /sys/kernel/debug
+mount -t bpf bpf /sys/fs/bpf
+# The loopback services of the demo and of the workload.
+ip link set lo up
+cd /tmp
+
+# check NAME COMMAND...: its output in full, then one line that xtask reads.
+check() {
+    name=$1
+    shift
+    "$@" >"/tmp/$name.log" 2>&1
+    code=$?
+    cat "/tmp/$name.log"
+    if [ $code = 0 ]; then
+        echo "CHECK $name PASS"
+    else
+        echo "CHECK $name FAIL exit code $code: $(tail -n 1 "/tmp/$name.log")"
+    fi
+}
+
+# Records a program that times its own waiting, from before its first wait until it ends.
+truth() {
+    mkfifo /tmp/control
+    /workload truth </tmp/control >/tmp/truth.out &
+    exec 3>/tmp/control
+    until grep -q '^ready' /tmp/truth.out; do usleep 10000; done
+    pid=$(sed -n 's/^ready //p' /tmp/truth.out)
+    /stallscope record -p "$pid" -o /tmp/truth.json 2>/tmp/record.err &
+    recorder=$!
+    until grep -q '^recording' /tmp/record.err; do
+        kill -0 $recorder || { cat /tmp/record.err; return 1; }
+        usleep 10000
+    done
+    echo go >&3
+    sleep 3
+    echo stop >&3
+    exec 3>&-
+    wait $recorder || { cat /tmp/record.err; return 1; }
+    # An emulated processor takes long for what lies between the clock and the wait.
+    /workload compare --within 10 /tmp/truth.json /tmp/truth.out
+}
+
+check doctor /stallscope doctor
+check demo /stallscope demo -d 3 -o /tmp/demo
+check truth truth
+echo "CHECKS END"
+poweroff -f
