@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use crate::runtime::{Reason, Role, State};
+
 /// The value of [`Report::schema`].
 pub const SCHEMA: &str = "stallscope.report/1";
 
@@ -171,92 +173,6 @@ pub struct Thread {
     pub intervals: u64,
     /// Shorter intervals.
     pub shorts: u64,
-}
-
-/// A thread's part in its pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Runs tasks; must not wait.
-    Worker,
-    /// Runs what may wait.
-    Blocking,
-    /// Anything else.
-    Other,
-}
-
-impl Role {
-    /// Its name in every output.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Worker => "worker",
-            Self::Blocking => "blocking",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// What a waiting or run-queue interval means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Wanted a CPU all along.
-    Runnable,
-    /// Parked by its runtime for lack of work.
-    Idle,
-    /// Waiting inside a task on a thread that must not wait.
-    Blocked,
-    /// Waiting where waiting is right.
-    Allowed,
-    /// Nothing can be said.
-    Unknown,
-}
-
-impl State {
-    /// Every state that has sites.
-    pub const ALL: &'static [Self] =
-        &[Self::Runnable, Self::Idle, Self::Blocked, Self::Allowed, Self::Unknown];
-
-    /// Its name in every output and on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Runnable => "runnable",
-            Self::Idle => "idle",
-            Self::Blocked => "blocked",
-            Self::Allowed => "allowed",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// What the kernel was asked to wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    /// A length of time.
-    Sleep,
-    /// A futex: a lock, a condition variable, a parked thread.
-    Futex,
-    /// A socket.
-    Socket,
-    /// A pipe.
-    Pipe,
-    /// A file or a terminal, not in disk wait.
-    File,
-    /// A disk.
-    Disk,
-    /// One of several file descriptors.
-    Poll,
-    /// A page of memory.
-    PageFault,
-    /// Another process.
-    Process,
-    /// System V or POSIX inter-process communication.
-    Ipc,
-    /// It was stopped or traced.
-    Stopped,
-    /// Anything else.
-    Other,
 }
 
 /// One distinct stack in one state of one pool.

@@ -1,1 +1,199 @@
-//! runtime: being written.
+//! What a wait means: is the runtime parking its own thread, or does a task hold it up?
+//!
+//! [`classify`] is pure: no I/O, no clock, no totals. It is given all the waits of one process at
+//! once, because one stack can explain another. A runtime is one [`Description`] in `RUNTIMES`;
+//! adding one changes nothing else.
+
+pub mod labels;
+pub mod meaning;
+pub mod names;
+pub mod reason;
+pub mod stack;
+mod tokio;
+
+use std::collections::{BTreeMap, HashMap};
+
+pub use meaning::{Meaning, Place, Reason, Role, Scope, State};
+pub use stack::{Frame, Stack};
+
+use crate::units::Tid;
+
+/// The runtimes that are known, and in which order they are asked.
+const RUNTIMES: &[Description] = &[tokio::TOKIO];
+
+/// The runtime of threads that belong to none.
+pub const NO_RUNTIME: &str = "none";
+
+/// One thread of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Thread<'a> {
+    /// The thread.
+    pub tid: Tid,
+    /// Its name: a hint, never evidence.
+    pub name: &'a str,
+}
+
+/// One distinct wait of a thread: whatever has the same stack and reason need be asked once.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The thread.
+    pub tid: Tid,
+    /// What the kernel was asked to wait for.
+    pub reason: Reason,
+    /// The user stack, if one was taken.
+    pub stack: Option<&'a Stack<'a>>,
+}
+
+/// What the waits and threads of one process mean.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// One meaning for each wait, in the order given.
+    pub meanings: Vec<Meaning>,
+    /// Where each thread belongs.
+    pub places: HashMap<Tid, Place>,
+}
+
+/// Everything that is known about one runtime.
+struct Description {
+    /// Its name in reports.
+    name: &'static str,
+    /// Reads all waits of a process; `None` where a stack shows nothing of this runtime.
+    read: fn(&[View<'_>]) -> Vec<Option<Reading>>,
+}
+
+/// What a runtime's description reads from one stack.
+#[derive(Clone, Debug)]
+struct Reading {
+    state: State,
+    /// The thread's role at that moment, if the stack shows it.
+    role: Option<Role>,
+    /// Which of the runtime's pools, if the stack shows it.
+    scope: Option<Scope>,
+    task: Option<String>,
+    /// The frames before this one, leaf first, are what the runtime called.
+    below: usize,
+    /// What runs is a task's poll, not a closure or a thread that may wait.
+    under_task: bool,
+    /// The function through which the thread entered the runtime is not on the stack.
+    entry_hidden: bool,
+    /// The thread is one of those that the runtime starts itself.
+    in_pool_thread: bool,
+}
+
+/// Says what the waits of one process mean and which pools its threads form.
+///
+/// A wait without a stack, with a broken one, or without names where a runtime may hide, is
+/// [`State::Unknown`], never anything else.
+pub fn classify(threads: &[Thread<'_>], waits: &[View<'_>]) -> Verdict {
+    let read: Vec<_> = RUNTIMES.iter().map(|runtime| (runtime, (runtime.read)(waits))).collect();
+    let readings: Vec<Option<(&'static str, &Reading)>> = (0..waits.len())
+        .map(|at| read.iter().find_map(|(runtime, all)| Some((runtime.name, all[at].as_ref()?))))
+        .collect();
+    let places = places(threads, waits, &readings);
+    let hidden: Vec<Tid> = waits
+        .iter()
+        .zip(&readings)
+        .filter(|(_, reading)| reading.is_some_and(|(_, reading)| reading.entry_hidden))
+        .map(|(wait, _)| wait.tid)
+        .collect();
+    let meanings = waits
+        .iter()
+        .zip(&readings)
+        .map(|(wait, reading)| meaning(wait, reading.map(|(_, reading)| reading), &hidden))
+        .collect();
+    Verdict { meanings, places }
+}
+
+fn meaning(wait: &View<'_>, reading: Option<&Reading>, entry_hidden: &[Tid]) -> Meaning {
+    let role = reading.and_then(|reading| reading.role);
+    let Some(stack) = wait.stack.filter(|_| wait.reason != Reason::Stopped) else {
+        return Meaning { state: State::Unknown, role, label: None, task: None };
+    };
+    let Some(reading) = reading else {
+        let outside = stack.tells_all() && !entry_hidden.contains(&wait.tid);
+        let state = if outside { State::Allowed } else { State::Unknown };
+        let label = labels::label(stack.frames.iter().copied());
+        return Meaning { state, role, label: label.filter(may_stand_outside_tasks), task: None };
+    };
+    let label = match reading.state {
+        State::Idle => None,
+        _ => labels::label(stack.frames[..reading.below].iter().copied()),
+    };
+    Meaning {
+        state: reading.state,
+        role,
+        label: label.filter(|label| reading.under_task || may_stand_outside_tasks(label)),
+        task: reading.task.clone(),
+    }
+}
+
+/// Blocking on a future is what a thread of no runtime is meant to do.
+fn may_stand_outside_tasks(label: &&'static str) -> bool {
+    *label != labels::SYNC_OVER_ASYNC
+}
+
+/// Where each thread belongs: what its stacks show, or else what its name suggests.
+fn places(
+    threads: &[Thread<'_>],
+    waits: &[View<'_>],
+    readings: &[Option<(&'static str, &Reading)>],
+) -> HashMap<Tid, Place> {
+    let mut shown: HashMap<Tid, Place> = HashMap::new();
+    for (wait, reading) in waits.iter().zip(readings) {
+        let Some((runtime, reading)) = reading else { continue };
+        let (Some(role), Some(scope)) = (reading.role, reading.scope) else { continue };
+        let place = Place { runtime, scope, role };
+        shown
+            .entry(wait.tid)
+            .and_modify(|known| *known = (*known).min_by_weight(place))
+            .or_insert(place);
+    }
+    adopt_by_lone_runtime(&mut shown);
+    // A worker that never waits long enough to be seen would make the others look like the whole
+    // pool: its name is taken for evidence, but only where no whole stack speaks against it.
+    let named_like_workers: BTreeMap<&str, Place> = threads
+        .iter()
+        .filter_map(|thread| Some((thread.name, *shown.get(&thread.tid)?)))
+        .filter(|(_, place)| place.role == Role::Worker && place.scope == Scope::Process)
+        .collect();
+    let outside = |tid| {
+        let mut own = waits.iter().filter(|wait| wait.tid == tid);
+        own.any(|wait| wait.stack.is_some_and(Stack::tells_all))
+    };
+    let nowhere = Place { runtime: NO_RUNTIME, scope: Scope::Process, role: Role::Other };
+    let place_of = |thread: &Thread<'_>| {
+        let by_name = || named_like_workers.get(thread.name).filter(|_| !outside(thread.tid));
+        shown.get(&thread.tid).or_else(by_name).copied().unwrap_or(nowhere)
+    };
+    threads.iter().map(|thread| (thread.tid, place_of(thread))).collect()
+}
+
+impl Place {
+    /// Of two places that a thread's stacks show, the one that says more: a worker is first of all
+    /// a worker, whatever else it was used for.
+    fn min_by_weight(self, other: Self) -> Self {
+        let weight = |place: Self| match (place.role, place.scope) {
+            (Role::Worker, Scope::Process) => 0,
+            (Role::Worker, Scope::Thread(_)) => 1,
+            (Role::Blocking, _) => 2,
+            (Role::Other, _) => 3,
+        };
+        if weight(other) < weight(self) { other } else { self }
+    }
+}
+
+/// Threads that serve a runtime of one thread belong to it, where it is the only one they can
+/// belong to.
+fn adopt_by_lone_runtime(places: &mut HashMap<Tid, Place>) {
+    for runtime in RUNTIMES {
+        let own = || places.values().filter(|place| place.runtime == runtime.name);
+        let mut lone = own().filter(|place| place.role == Role::Worker);
+        let (Some(only), None) = (lone.next().copied(), lone.next()) else { continue };
+        if only.scope == Scope::Process {
+            continue;
+        }
+        for place in places.values_mut().filter(|place| place.runtime == runtime.name) {
+            place.scope = only.scope;
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Demangled names of either Rust mangling, brought to one spelling and read.
+
+/// Crates that carry a future or a closure but are not what the user wrote.
+const PLUMBING: &[&str] = &[
+    "alloc",
+    "core",
+    "futures_channel",
+    "futures_core",
+    "futures_executor",
+    "futures_util",
+    "pin_project",
+    "pin_project_lite",
+    "std",
+    "tokio",
+    "tokio_util",
+    "tracing",
+    "tracing_futures",
+];
+
+/// Crates that only ever wait on behalf of their caller.
+const LOCKS: &[&str] =
+    &["lock_api", "mio", "once_cell", "parking", "parking_lot", "parking_lot_core"];
+
+/// How a closure is spelled after [`normalise`].
+const CLOSURE: &str = "{{closure}}";
+
+/// One spelling for legacy and v0 names: no hashes, no generic arguments, `<T as Trait>::f` as
+/// `T::f`, every kind of closure as `{{closure}}`. Other languages' names come back as they are.
+pub fn normalise(name: &str) -> String {
+    let name = without_legacy_hash(name.trim());
+    let mut out = String::with_capacity(name.len());
+    push_path(name, &mut out);
+    out.split("::").map(one_segment).collect::<Vec<_>>().join("::")
+}
+
+/// [`normalise`], and for a bare name (line tables name inlined functions so) the module that its
+/// source file is.
+pub fn full_path(name: &str, file: Option<&str>) -> String {
+    let path = normalise(name);
+    match file.and_then(source_module) {
+        Some(module) if !path.contains("::") => format!("{module}::{path}"),
+        _ => path,
+    }
+}
+
+/// `a::b::{{closure}}::{{closure}}` is `a::b`.
+pub fn outside_closures(path: &str) -> &str {
+    let mut path = path;
+    while let Some(outer) = path.strip_suffix(CLOSURE).and_then(|path| path.strip_suffix("::")) {
+        path = outer;
+    }
+    path
+}
+
+/// What a path is in, and its last segment.
+pub fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once("::").unwrap_or(("", path))
+}
+
+/// Whether `scope` is `module` or lies in it.
+pub fn within(scope: &str, module: &str) -> bool {
+    scope.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// The crate a path begins with; `None` for a name that is no Rust path.
+pub fn crate_of(path: &str) -> Option<&str> {
+    path.split_once("::").map(|(first, _)| first)
+}
+
+/// Whether a path is Rust code that is neither a runtime's, the standard library's nor a
+/// combinator's.
+pub fn is_user(path: &str) -> bool {
+    crate_of(path).is_some_and(|name| !PLUMBING.contains(&name) && !name.starts_with('{'))
+}
+
+/// [`is_user`], leaving out the crates that only wait on behalf of their caller.
+pub fn is_user_code(path: &str) -> bool {
+    is_user(path) && !crate_of(path).is_some_and(|name| LOCKS.contains(&name))
+}
+
+/// What is being run when `path` is its outermost function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// A future.
+    Future,
+    /// A closure on a blocking pool.
+    Closure,
+}
+
+/// A type or function as a person would call it: `a::b::{{closure}}` is `async fn a::b`.
+///
+/// Legacy mangling gives an async block in a plain function the same name as an async function.
+pub fn readable(path: &str, job: Job) -> String {
+    let base = outside_closures(path);
+    let closures = path[base.len()..].matches(CLOSURE).count();
+    match (job, closures) {
+        (Job::Future, 0) => base.strip_suffix("::poll").unwrap_or(base).to_owned(),
+        (Job::Future, 1) => format!("async fn {base}"),
+        (Job::Future, _) => format!("async block in {base}"),
+        (Job::Closure, 0) => base.to_owned(),
+        (Job::Closure, _) => format!("closure in {base}"),
+    }
+}
+
+/// The first generic argument in a v0 name, normalised: `poll::<orders::load::{closure#0}, S>`.
+pub fn first_argument(name: &str, of: &[&str]) -> Option<String> {
+    let start = of.iter().find_map(|head| name.find(head).map(|at| at + head.len()))?;
+    let rest = &name[start..];
+    let mut depth = 0;
+    for (at, c) in rest.char_indices() {
+        match c {
+            '<' | '(' => depth += 1,
+            '>' if rest[..at].ends_with('-') => {}
+            ',' | '>' if depth == 0 => return Some(normalise(&rest[..at])),
+            '>' | ')' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// `tokio-1.54.1/src/runtime/park.rs` is the source of `tokio::runtime::park`.
+fn source_module(file: &str) -> Option<String> {
+    let (before, after) = file.rsplit_once("/src/")?;
+    let directory = before.rsplit('/').next()?;
+    let name = match directory.rsplit_once('-') {
+        Some((name, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => name,
+        _ => directory,
+    };
+    let path = after.strip_suffix(".rs")?;
+    let path = path.strip_suffix("/mod").unwrap_or(path);
+    let mut module = name.replace('-', "_");
+    if path != "lib" && path != "main" {
+        module.push_str("::");
+        module.push_str(&path.replace('/', "::"));
+    }
+    Some(module)
+}
+
+/// Drops the `::h0123456789abcdef` of legacy mangling.
+fn without_legacy_hash(name: &str) -> &str {
+    match name.rsplit_once("::h") {
+        Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            path
+        }
+        _ => name,
+    }
+}
+
+/// Copies a path without generic arguments and crate hashes; a leading `<T as Trait>` becomes `T`.
+fn push_path(name: &str, out: &mut String) {
+    let name = name
+        .trim_start_matches(['&', '*'])
+        .trim_start_matches("mut ")
+        .trim_start_matches("const ")
+        .trim_start_matches("dyn ");
+    let mut rest = name;
+    if name.starts_with('<')
+        && let Some(close) = closing(name)
+    {
+        let inner = &name[1..close];
+        push_path(before_as(inner), out);
+        rest = &name[close + 1..];
+    }
+    while let Some(c) = rest.chars().next() {
+        match c {
+            '<' => match closing(rest) {
+                Some(close) => {
+                    if out.ends_with("::") {
+                        out.truncate(out.len() - 2);
+                    }
+                    rest = &rest[close + 1..];
+                    continue;
+                }
+                None => out.push(c),
+            },
+            '[' => match rest.find(']') {
+                Some(end) if end > 1 && rest[1..end].bytes().all(|b| b.is_ascii_hexdigit()) => {
+                    rest = &rest[end + 1..];
+                    continue;
+                }
+                _ => out.push(c),
+            },
+            _ => out.push(c),
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+}
+
+/// Where the `<` that `text` begins with is closed; the `>` of `->` closes nothing.
+fn closing(text: &str) -> Option<usize> {
+    let mut depth = 0_i32;
+    let mut before = ' ';
+    for (at, c) in text.char_indices() {
+        match c {
+            '<' => depth += 1,
+            '>' if before != '-' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            _ => {}
+        }
+        before = c;
+    }
+    None
+}
+
+/// The `T` of `T as Trait`, looking outside of brackets only.
+fn before_as(inner: &str) -> &str {
+    let mut depth = 0_i32;
+    for (at, c) in inner.char_indices() {
+        match c {
+            '<' | '(' | '[' => depth += 1,
+            '>' | ')' | ']' => depth -= 1,
+            ' ' if depth == 0 && inner[at..].starts_with(" as ") => return &inner[..at],
+            _ => {}
+        }
+    }
+    inner
+}
+
+/// v0 and DWARF number their closures and call coroutines differently from legacy names.
+fn one_segment(segment: &str) -> &str {
+    const KINDS: &[&str] = &["{closure", "{async_fn", "{async_block", "{async_closure"];
+    let numbered = segment.contains('#') && KINDS.iter().any(|kind| segment.starts_with(kind));
+    if numbered { CLOSURE } else { segment }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_manglings_become_one_spelling() {
+        let check = |name: &str, expected: &str| assert_eq!(normalise(name), expected, "{name}");
+        check("std[e28293b1aa0f68bd]::thread::functions::sleep", "std::thread::functions::sleep");
+        check("tk::h_sleep::{{closure}}::h461517ad34e127bd", "tk::h_sleep::{{closure}}");
+        check("tk[77]::h_sleep::{closure#0}", "tk::h_sleep::{{closure}}");
+        check("tk::h_sleep::{async_fn_env#0}", "tk::h_sleep::{{closure}}");
+        check(
+            "<std[e28]::sys::thread::unix::Thread>::new::thread_start",
+            "std::sys::thread::unix::Thread::new::thread_start",
+        );
+        check("<&mut F as core::future::Future>::poll", "F::poll");
+        check(
+            "<std::net::Incoming as core::iter::Iterator<Item = X>>::next",
+            "std::net::Incoming::next",
+        );
+        check(
+            "tokio::runtime::task::core::Core<T,S>::poll::hbe1dbd749f209569",
+            "tokio::runtime::task::core::Core::poll",
+        );
+        check("tokio::runtime::task::raw::poll::<a::b<c>, d>", "tokio::runtime::task::raw::poll");
+        check("a::f::<fn(u8) -> u8>::g", "a::f::g");
+        check(
+            "core::ops::function::impls::<impl FnMut<A> for &mut F>::call_mut",
+            "core::ops::function::impls::call_mut",
+        );
+        check("__pthread_cond_wait", "__pthread_cond_wait");
+        check("std::ostream::operator<<", "std::ostream::operator<<");
+    }
+
+    #[test]
+    fn a_bare_name_gets_its_module_from_its_file() {
+        let check = |file: &str, expected: &str| assert_eq!(full_path("run", Some(file)), expected);
+        check("/r/tokio-1.54.1/src/runtime/task/mod.rs", "tokio::runtime::task::run");
+        check("/rustc/abc/library/std/src/thread/mod.rs", "std::thread::run");
+        check("/home/me/my-app/src/main.rs", "my_app::run");
+        check("src/main.rs", "run");
+    }
+
+    #[test]
+    fn tasks_read_like_source() {
+        let check = |path: &str, job, expected: &str| assert_eq!(readable(path, job), expected);
+        check("orders::handler::{{closure}}", Job::Future, "async fn orders::handler");
+        check("orders::h::{{closure}}::{{closure}}", Job::Future, "async block in orders::h");
+        check("orders::Pump::poll", Job::Future, "orders::Pump");
+        check("orders::h::{{closure}}::{{closure}}", Job::Closure, "closure in orders::h");
+        let v0 = "tokio::runtime::task::raw::poll::<orders::h::{closure#0}, alloc::sync::Arc<S>>";
+        assert_eq!(
+            first_argument(v0, &["raw::poll::<"]).as_deref(),
+            Some("orders::h::{{closure}}")
+        );
+    }
+}

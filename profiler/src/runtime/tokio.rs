@@ -1,0 +1,334 @@
+//! Tokio 1.x: which functions park a thread, run a task, or hand a thread to blocking work.
+//!
+//! Stacks are read from the leaf, and the first function that decides wins: an idle worker's stack
+//! also contains a task's poll and the blocking pool's loop, because a worker is started as a job
+//! of that pool. What survives inlining differs from build to build, so every role has several
+//! functions to be known by.
+
+use std::collections::HashSet;
+
+use super::{
+    Description, Reading, View,
+    meaning::{Reason, Role, Scope, State},
+    names::{self, Job},
+    stack::{Frame, Stack},
+};
+use crate::recording::{CodeAddress, StackEnd};
+
+/// The description.
+pub const TOKIO: Description = Description { name: "tokio", read };
+
+/// What a function of Tokio's says about the thread that is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    /// A multi-thread worker parks.
+    Park,
+    /// A multi-thread worker polls a task.
+    RunTask,
+    /// A worker's loop.
+    Worker,
+    /// A task gave its worker's core away before it waits.
+    BlockInPlace,
+    /// A current-thread runtime parks.
+    LocalPark,
+    /// A current-thread runtime polls a task.
+    LocalRunTask,
+    /// A current-thread runtime's loop, which polls the future it was given itself.
+    LocalLoop,
+    /// A `LocalSet` polls its tasks, or the future it was given.
+    LocalSet,
+    /// A task is polled, whoever does it.
+    Poll,
+    /// The IO, time or signal driver is turned.
+    Driver,
+    /// A thread is parked until a future is ready.
+    ThreadPark,
+    /// A future is polled on the calling thread.
+    BlockOn,
+    /// The loop of a blocking pool's thread.
+    BlockingPool,
+}
+
+/// Every mark: modules of any 1.x version, functions in them. The first row that fits counts.
+const MARKS: &[(Mark, &[&str], &[&str])] = &[
+    (
+        Mark::BlockInPlace,
+        &[
+            "tokio::runtime::scheduler::block_in_place",
+            "tokio::runtime::scheduler::multi_thread::worker",
+            "tokio::runtime::scheduler::multi_thread_alt::worker",
+            "tokio::runtime::thread_pool::worker",
+            "tokio::task::blocking",
+        ],
+        &["block_in_place"],
+    ),
+    (Mark::RunTask, WORKER, &["run_task"]),
+    (
+        Mark::Park,
+        WORKER,
+        &["park", "park_internal", "park_timeout", "park_yield", "pre_shutdown", "shutdown_core"],
+    ),
+    (
+        Mark::Park,
+        &[
+            "tokio::runtime::scheduler::multi_thread::park",
+            "tokio::runtime::scheduler::multi_thread_alt::park",
+            "tokio::runtime::thread_pool::park",
+        ],
+        &["park", "park_condvar", "park_driver", "park_timeout", "shutdown"],
+    ),
+    (Mark::Worker, WORKER, &["run"]),
+    (Mark::LocalRunTask, CURRENT_THREAD, &["run_task"]),
+    (Mark::LocalPark, CURRENT_THREAD, &["park", "park_internal", "park_yield"]),
+    (Mark::LocalLoop, CURRENT_THREAD, &["block_on"]),
+    (Mark::LocalSet, &["tokio::task::local"], &["poll", "run_until", "tick"]),
+    (
+        Mark::Poll,
+        &[
+            "tokio::runtime::task::core",
+            "tokio::runtime::task::harness",
+            "tokio::runtime::task::raw",
+        ],
+        &["poll", "poll_future", "poll_inner"],
+    ),
+    (
+        Mark::Driver,
+        &[
+            "tokio::io::driver",
+            "tokio::runtime::driver",
+            "tokio::runtime::io",
+            "tokio::runtime::process",
+            "tokio::runtime::signal",
+            "tokio::runtime::time",
+            "tokio::time::driver",
+        ],
+        &["park", "park_internal", "park_timeout", "turn"],
+    ),
+    (Mark::ThreadPark, &["tokio::park::thread", "tokio::runtime::park"], &["park", "park_timeout"]),
+    (Mark::BlockOn, &["tokio::park::thread", "tokio::runtime"], &["block_on"]),
+    (Mark::BlockingPool, &["tokio::runtime::blocking::pool"], &["run", "run_worker"]),
+];
+
+const WORKER: &[&str] = &[
+    "tokio::runtime::scheduler::multi_thread::worker",
+    "tokio::runtime::scheduler::multi_thread_alt::worker",
+    "tokio::runtime::thread_pool::worker",
+];
+
+const CURRENT_THREAD: &[&str] =
+    &["tokio::runtime::basic_scheduler", "tokio::runtime::scheduler::current_thread"];
+
+/// Where the standard library starts what a thread was made for; it is never inlined.
+const THREAD_BODY: (&[&str], &[&str]) =
+    (&["std::sys", "std::sys_common"], &["__rust_begin_short_backtrace"]);
+
+fn read(views: &[View<'_>]) -> Vec<Option<Reading>> {
+    let mut readings: Vec<_> = views.iter().map(read_one).collect();
+    // Link-time optimisation leaves nothing of the blocking pool's loop but the thread body that
+    // it was inlined into. The body's caller is one for each kind of thread, and the workers, which
+    // are jobs of that pool, tell which it is.
+    let bodies: HashSet<CodeAddress> = views
+        .iter()
+        .zip(&readings)
+        .filter(|(_, reading)| reading.as_ref().is_some_and(|reading| reading.in_pool_thread))
+        .filter_map(|(view, _)| body_caller(view.stack?))
+        .collect();
+    for (view, reading) in views.iter().zip(&mut readings) {
+        let Some(stack) = view.stack else { continue };
+        if reading.is_none() && body_caller(stack).is_some_and(|at| bodies.contains(&at)) {
+            *reading = Some(unmarked_pool_thread(view.reason, stack));
+        }
+    }
+    readings
+}
+
+/// What has been passed on the way from the leaf.
+#[derive(Default)]
+struct Passed {
+    poll: Option<usize>,
+    driver: bool,
+    in_place: bool,
+    thread_park: Option<usize>,
+    block_on: Option<usize>,
+}
+
+fn read_one(view: &View<'_>) -> Option<Reading> {
+    let stack = view.stack?;
+    let mut passed = Passed::default();
+    for (at, frame) in stack.frames.iter().enumerate() {
+        let Some(mark) = mark(frame) else { continue };
+        match mark {
+            Mark::Poll => passed.poll = Some(at),
+            Mark::Driver => passed.driver |= passed.poll.is_none(),
+            Mark::BlockInPlace => passed.in_place = true,
+            Mark::ThreadPark if passed.poll.is_none() => {
+                passed.thread_park.get_or_insert(at);
+            }
+            Mark::ThreadPark => {}
+            Mark::BlockOn => {
+                passed.block_on.get_or_insert(at);
+            }
+            Mark::Park
+            | Mark::RunTask
+            | Mark::Worker
+            | Mark::LocalPark
+            | Mark::LocalRunTask
+            | Mark::LocalLoop
+            | Mark::LocalSet
+            | Mark::BlockingPool => return Some(decide(mark, at, view, stack, &passed)),
+        }
+    }
+    undecided(stack, &passed)
+}
+
+/// The meaning of a stack whose first deciding function, from the leaf, is at `at`.
+fn decide(mark: Mark, at: usize, view: &View<'_>, stack: &Stack<'_>, passed: &Passed) -> Reading {
+    let in_task = State::Blocked;
+    let (state, role) = match mark {
+        _ if passed.in_place && mark != Mark::BlockingPool => (State::Allowed, Role::Blocking),
+        Mark::Park | Mark::LocalPark => (State::Idle, Role::Worker),
+        Mark::RunTask | Mark::LocalRunTask => (in_task, Role::Worker),
+        Mark::BlockingPool if passed.poll.is_some() => (State::Allowed, Role::Blocking),
+        Mark::BlockingPool => (State::Idle, Role::Blocking),
+        // `run_task` or the park function was inlined, or the loop itself waits.
+        _ if passed.poll.is_some() => (in_task, Role::Worker),
+        _ if passed.driver => (State::Idle, Role::Worker),
+        Mark::LocalLoop | Mark::LocalSet if polls_given_future(view.reason, stack, at) => {
+            (in_task, Role::Worker)
+        }
+        _ => (State::Unknown, Role::Worker),
+    };
+    let local =
+        matches!(mark, Mark::LocalPark | Mark::LocalRunTask | Mark::LocalLoop | Mark::LocalSet);
+    let job = if mark == Mark::BlockingPool { Job::Closure } else { Job::Future };
+    let waits_for_task = matches!(state, State::Blocked | State::Allowed);
+    Reading {
+        state,
+        role: Some(role),
+        scope: Some(if local { Scope::Thread(view.tid) } else { Scope::Process }),
+        task: waits_for_task.then(|| task(stack, passed.poll.unwrap_or(at), job)).flatten(),
+        below: at,
+        under_task: mark != Mark::BlockingPool,
+        // Without a visible way into the runtime, the future that it was given may be polled by a
+        // function that shows no mark at all.
+        entry_hidden: local && !enters_visibly(stack, at),
+        in_pool_thread: !local,
+    }
+}
+
+/// The meaning of a stack on which nothing decides.
+fn undecided(stack: &Stack<'_>, passed: &Passed) -> Option<Reading> {
+    let whole = stack.end == StackEnd::Complete;
+    let leaf = stack.frames.len();
+    let reading = |state, role, below| Reading {
+        state,
+        role,
+        scope: role.map(|_| Scope::Process),
+        task: None,
+        below,
+        under_task: false,
+        entry_hidden: false,
+        in_pool_thread: false,
+    };
+    if passed.in_place {
+        return Some(reading(State::Allowed, Some(Role::Blocking), leaf));
+    }
+    if let Some(poll) = passed.poll {
+        // Workers and local runtimes would have shown themselves on a whole stack.
+        if !whole {
+            return Some(reading(State::Unknown, None, leaf));
+        }
+        let task = task(stack, poll, Job::Closure);
+        let blocking = reading(State::Allowed, Some(Role::Blocking), poll);
+        return Some(Reading { task, in_pool_thread: true, ..blocking });
+    }
+    if passed.driver {
+        // Only a runtime that parks turns the driver.
+        return Some(reading(State::Idle, None, leaf));
+    }
+    if passed.thread_park.or(passed.block_on).is_none() || called_from_sync(stack, passed) {
+        return None;
+    }
+    if !whole {
+        return Some(reading(State::Unknown, None, leaf));
+    }
+    let state = if passed.thread_park.is_some() { State::Idle } else { State::Allowed };
+    Some(reading(state, Some(Role::Other), passed.block_on.unwrap_or(leaf)))
+}
+
+/// Whether the thread is parked by `blocking_recv` and the like, made for threads of no runtime.
+fn called_from_sync(stack: &Stack<'_>, passed: &Passed) -> bool {
+    let from = passed.thread_park.unwrap_or(0);
+    let caller =
+        stack.frames[from..].iter().filter_map(|frame| frame.path.as_deref()).find(|path| {
+            !names::within(path, "tokio::runtime::park") && !names::within(path, "std::thread")
+        });
+    passed.thread_park.is_some() && caller.is_some_and(|path| names::within(path, "tokio::sync"))
+}
+
+/// The meaning of a stack without a mark on a thread of the blocking pool.
+fn unmarked_pool_thread(reason: Reason, stack: &Stack<'_>) -> Reading {
+    let body = stack.frames.iter().rposition(|frame| frame.is(THREAD_BODY.0, THREAD_BODY.1));
+    let below = body.unwrap_or(stack.frames.len());
+    let parked = reason == Reason::Futex && !has_user_frame(&stack.frames[..below]);
+    Reading {
+        state: if parked { State::Idle } else { State::Unknown },
+        role: Some(Role::Blocking),
+        scope: Some(Scope::Process),
+        task: None,
+        below,
+        under_task: false,
+        entry_hidden: false,
+        in_pool_thread: true,
+    }
+}
+
+/// Whether a loop that polls a future itself is doing so, and not waiting on its own behalf.
+fn polls_given_future(reason: Reason, stack: &Stack<'_>, at: usize) -> bool {
+    let own = matches!(reason, Reason::Futex | Reason::PageFault | Reason::Poll | Reason::Other);
+    !own || has_user_frame(&stack.frames[..at])
+}
+
+fn has_user_frame(frames: &[&Frame]) -> bool {
+    frames.iter().filter_map(|frame| frame.path.as_deref()).any(names::is_user_code)
+}
+
+/// The outermost function of the user's that the function at `from` called.
+fn task(stack: &Stack<'_>, from: usize, job: Job) -> Option<String> {
+    let below = stack.frames[..from].iter().rev().filter_map(|frame| frame.path.as_deref());
+    let outermost = below.into_iter().find(|path| names::is_user(path));
+    if let Some(path) = outermost {
+        return Some(names::readable(path, job));
+    }
+    let poll = stack.frames.get(from)?.name.as_deref()?;
+    let future =
+        names::first_argument(poll, &["raw::poll::<", "core::Core<", "harness::Harness<"])?;
+    names::is_user(&future).then(|| names::readable(&future, job))
+}
+
+/// Whether the function that enters the runtime is on the stack, at `at` or further out.
+fn enters_visibly(stack: &Stack<'_>, at: usize) -> bool {
+    let mut outer = stack.frames[at..].iter().filter_map(|frame| mark(frame));
+    outer.any(|mark| matches!(mark, Mark::LocalLoop | Mark::BlockOn))
+}
+
+/// Where a whole stack's thread body is called.
+fn body_caller(stack: &Stack<'_>) -> Option<CodeAddress> {
+    if stack.end != StackEnd::Complete {
+        return None;
+    }
+    let body = stack.frames.iter().rposition(|frame| frame.is(THREAD_BODY.0, THREAD_BODY.1))?;
+    let address = stack.frames[body].address;
+    stack.frames[body..].iter().map(|frame| frame.address).find(|caller| *caller != address)
+}
+
+fn mark(frame: &Frame) -> Option<Mark> {
+    // One look at the crate spares most frames the table.
+    if !frame.path.as_deref()?.starts_with("tokio::") {
+        return None;
+    }
+    MARKS.iter().find(|(_, modules, functions)| frame.is(modules, functions)).map(|row| row.0)
+}
+
+#[cfg(test)]
+mod tests;
