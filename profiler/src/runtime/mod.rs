@@ -1,7 +1,7 @@
 //! What a wait means: is the runtime parking its own thread, or does a task hold it up?
 //!
 //! [`classify`] is pure: no I/O, no clock, no totals. It is given all the waits of one process at
-//! once, because one stack can explain another. A runtime is one [`Description`] in `RUNTIMES`;
+//! once, because one stack can explain another. A runtime is one `Description` in `RUNTIMES`;
 //! adding one changes nothing else.
 
 pub mod labels;
@@ -11,7 +11,7 @@ pub mod reason;
 pub mod stack;
 mod tokio;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub use meaning::{Meaning, Place, Reason, Role, Scope, State};
 pub use stack::{Frame, Stack};
@@ -90,7 +90,7 @@ pub fn classify(threads: &[Thread<'_>], waits: &[View<'_>]) -> Verdict {
         .map(|at| read.iter().find_map(|(runtime, all)| Some((runtime.name, all[at].as_ref()?))))
         .collect();
     let places = places(threads, waits, &readings);
-    let hidden: Vec<Tid> = waits
+    let hidden: HashSet<Tid> = waits
         .iter()
         .zip(&readings)
         .filter(|(_, reading)| reading.is_some_and(|(_, reading)| reading.entry_hidden))
@@ -104,7 +104,7 @@ pub fn classify(threads: &[Thread<'_>], waits: &[View<'_>]) -> Verdict {
     Verdict { meanings, places }
 }
 
-fn meaning(wait: &View<'_>, reading: Option<&Reading>, entry_hidden: &[Tid]) -> Meaning {
+fn meaning(wait: &View<'_>, reading: Option<&Reading>, entry_hidden: &HashSet<Tid>) -> Meaning {
     let role = reading.and_then(|reading| reading.role);
     let Some(stack) = wait.stack.filter(|_| wait.reason != Reason::Stopped) else {
         return Meaning { state: State::Unknown, role, label: None, task: None };
@@ -145,7 +145,7 @@ fn places(
         let place = Place { runtime, scope, role };
         shown
             .entry(wait.tid)
-            .and_modify(|known| *known = (*known).min_by_weight(place))
+            .and_modify(|known| *known = (*known).weightier(place))
             .or_insert(place);
     }
     adopt_by_lone_runtime(&mut shown);
@@ -171,7 +171,7 @@ fn places(
 impl Place {
     /// Of two places that a thread's stacks show, the one that says more: a worker is first of all
     /// a worker, whatever else it was used for.
-    fn min_by_weight(self, other: Self) -> Self {
+    fn weightier(self, other: Self) -> Self {
         let weight = |place: Self| match (place.role, place.scope) {
             (Role::Worker, Scope::Process) => 0,
             (Role::Worker, Scope::Thread(_)) => 1,

@@ -192,7 +192,7 @@ fn decide(mark: Mark, at: usize, view: &View<'_>, stack: &Stack<'_>, passed: &Pa
         Mark::BlockingPool => (State::Idle, Role::Blocking),
         // `run_task` or the park function was inlined, or the loop itself waits.
         _ if passed.poll.is_some() => (in_task, Role::Worker),
-        _ if passed.driver => (State::Idle, Role::Worker),
+        _ if passed.driver || passed.thread_park.is_some() => (State::Idle, Role::Worker),
         Mark::LocalLoop | Mark::LocalSet if polls_given_future(view.reason, stack, at) => {
             (in_task, Role::Worker)
         }

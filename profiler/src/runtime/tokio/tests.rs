@@ -1,4 +1,5 @@
 //! Tokio's stacks as they were seen in running programs, leaf first.
+#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
 use super::super::{
     Frame, NO_RUNTIME, Reason, Role, Scope, Stack, State, Thread, View, classify, meaning::Meaning,

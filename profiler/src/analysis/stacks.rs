@@ -1,0 +1,141 @@
+//! The stacks of a recording with names: as frames of the report, and as the runtime room reads them.
+
+use std::collections::HashMap;
+
+use super::report::{Frame, FrameKind, StackQuality};
+use crate::{
+    recording::{
+        CodeAddress, FrameKind as RawKind, KernelStackId, Missing, RawFrame, Recording,
+        ResolvedName, StackEnd, UserStackId,
+    },
+    runtime,
+    symbols::{self, SymbolTable},
+};
+
+/// Every stack of a recording, each address named once.
+pub struct Stacks<'a> {
+    recording: &'a Recording,
+    places: HashMap<CodeAddress, Place>,
+}
+
+/// What stands at one looked-up address.
+struct Place {
+    /// Outermost function first.
+    report: Vec<Frame>,
+    /// Innermost function first.
+    runtime: Vec<runtime::Frame>,
+}
+
+impl<'a> Stacks<'a> {
+    /// Names every address on every stack of `recording`.
+    pub fn resolve(recording: &'a Recording, names: &SymbolTable) -> Self {
+        let user = recording.user_stacks.values().flat_map(|stack| &stack.frames).copied();
+        let kernel = recording.kernel_stacks.values().flat_map(|stack| &stack.frames);
+        let mut places = HashMap::new();
+        for frame in user.chain(kernel.map(|address| kernel_frame(*address))) {
+            let address = symbols::lookup_address(&frame);
+            places.entry(address).or_insert_with(|| place(recording, address, names.get(&address)));
+        }
+        Self { recording, places }
+    }
+
+    /// A user stack as the runtime room reads it.
+    pub fn user(&self, id: UserStackId) -> Option<runtime::Stack<'_>> {
+        let stack = self.recording.user_stacks.get(&id)?;
+        let frames = stack.frames.iter().flat_map(|frame| &self.place(frame).runtime).collect();
+        Some(runtime::Stack { frames, end: stack.end })
+    }
+
+    /// The names on a kernel stack, leaf first.
+    pub fn kernel_names(&self, id: KernelStackId) -> impl Iterator<Item = &str> {
+        let stack = self.recording.kernel_stacks.get(&id);
+        let frames = stack.into_iter().flat_map(|stack| &stack.frames);
+        frames
+            .flat_map(|address| &self.place(&kernel_frame(*address)).runtime)
+            .filter_map(|frame| frame.name.as_deref())
+    }
+
+    /// How the walk of a user stack ended.
+    pub fn quality(&self, user: Option<UserStackId>) -> StackQuality {
+        match user.and_then(|id| self.recording.user_stacks.get(&id)).map(|stack| stack.end) {
+            Some(StackEnd::Complete) => StackQuality::Complete,
+            Some(StackEnd::Truncated) => StackQuality::Truncated,
+            Some(StackEnd::Broken) => StackQuality::Broken,
+            None => StackQuality::Missing,
+        }
+    }
+
+    /// The report's frames: root to leaf, user then kernel.
+    pub fn frames(&self, user: Option<UserStackId>, kernel: Option<KernelStackId>) -> Vec<Frame> {
+        let user = user.and_then(|id| self.recording.user_stacks.get(&id));
+        let kernel = kernel.and_then(|id| self.recording.kernel_stacks.get(&id));
+        let user = user.into_iter().flat_map(|stack| stack.frames.iter().rev().copied());
+        let kernel = kernel.into_iter().flat_map(|stack| stack.frames.iter().rev());
+        user.chain(kernel.map(|address| kernel_frame(*address)))
+            .flat_map(|frame| self.place(&frame).report.iter().cloned())
+            .collect()
+    }
+
+    fn place(&self, frame: &RawFrame) -> &Place {
+        &self.places[&symbols::lookup_address(frame)]
+    }
+}
+
+fn kernel_frame(address: crate::units::Avma) -> RawFrame {
+    RawFrame { address: CodeAddress::Kernel(address), kind: RawKind::ReturnAddress }
+}
+
+fn place(recording: &Recording, address: CodeAddress, name: &ResolvedName) -> Place {
+    let (module, at, kind) = match address {
+        CodeAddress::Module(id, at) => {
+            let path = recording.modules.get(&id).map(|module| module.path.to_string_lossy());
+            let path = path.map_or_else(|| "[unknown]".to_owned(), std::borrow::Cow::into_owned);
+            (Some(path), at.0, FrameKind::Native)
+        }
+        CodeAddress::Memory(at) => (None, at.0, FrameKind::Jit),
+        CodeAddress::Kernel(at) => (None, at.0, FrameKind::Kernel),
+    };
+    let frame = Frame {
+        function: None,
+        file: None,
+        line: None,
+        module,
+        address: Some(format!("{at:#x}")),
+        kind,
+        missing: None,
+    };
+    let report = match name {
+        ResolvedName::Missing(why) => {
+            vec![Frame { missing: Some(missing(*why).to_owned()), ..frame }]
+        }
+        ResolvedName::Frames(named) => named
+            .iter()
+            .enumerate()
+            .map(|(depth, named)| Frame {
+                function: Some(named.function.clone()),
+                file: named.file.clone(),
+                line: named.line,
+                kind: if depth > 0 { FrameKind::Inlined } else { kind },
+                ..frame.clone()
+            })
+            .collect(),
+    };
+    let read = |frame: &Frame| {
+        let (function, file) = (frame.function.as_deref(), frame.file.as_deref());
+        runtime::Frame::new(address, function, file, frame.module.as_deref())
+    };
+    let runtime = report.iter().rev().map(read).collect();
+    Place { report, runtime }
+}
+
+fn missing(why: Missing) -> &'static str {
+    match why {
+        Missing::FileUnreadable => "file-unreadable",
+        Missing::BuildIdMismatch => "build-id-mismatch",
+        Missing::NoSymbols => "no-symbols",
+        Missing::NoSymbolHere => "no-symbol-here",
+        Missing::NotInFile => "not-in-file",
+        Missing::KernelHidden => "kernel-hidden",
+        Missing::OtherBoot => "other-boot",
+    }
+}
