@@ -279,6 +279,10 @@ pub struct DemoArgs {
     /// Directory that the recording and the picture are written to.
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub output: PathBuf,
+
+    /// Replace files that exist.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Does what the command line says.
@@ -289,7 +293,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Inspect(what) => inspect::run(&what),
         Command::Doctor => doctor::run(),
         Command::Demo(args) => demo::run(&args),
-        Command::DemoService => demo::serve(),
+        Command::DemoService => demo::service::run(),
         Command::Gate { command } => launch::gate(&command),
     }
 }

@@ -1,17 +1,16 @@
 //! Recording to bytes: names, meaning, numbers, then every file that was asked for.
 
 use std::{
+    borrow::Cow,
     fs::{self, File},
     io::{self, BufWriter, IsTerminal, Write},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
-use nix::unistd::{Gid, Uid, fchown, geteuid};
 
 use crate::{
-    analysis::{self, Report, Selection},
+    analysis::{self, Report, Selection, report::State},
     cli::ReportArgs,
     failure::Failure,
     recording::{Recording, file},
@@ -107,31 +106,34 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
         eprintln!("wrote {}", path.display());
     }
     match args.format {
-        Some(format) => print(|out| write(&report, format, &request.selection, out)),
-        None if request.outputs.files.is_empty() => print_summary(&report, &request.selection),
+        Some(format) => {
+            print(|out| write(&report, format, request.selection.states.as_deref(), out))
+        },
+        None if request.outputs.files.is_empty() => print_summary(&report, request.selection.states.as_deref()),
         None => Ok(()),
     }
 }
 
 /// Analyses a recording and writes every report of `request`; the recording itself is not written
-/// here. Returns the whole report, nothing selected.
+/// here. Returns the report of the selected pools and threads, in all states.
 pub fn write_outputs(
     recording: &Recording,
     names: &SymbolTable,
     request: &Request,
 ) -> anyhow::Result<Report> {
-    let report = analysis::analyze(recording, names)?;
+    let threads_and_pools = Selection { states: None, ..request.selection.clone() };
+    let report = analysis::analyze_selected(recording, names, &threads_and_pools)?;
     for (path, format) in &request.outputs.files {
-        write_file(path, |out| write(&report, *format, &request.selection, out))?;
+        write_file(path, |out| write(&report, *format, request.selection.states.as_deref(), out))?;
     }
     Ok(report)
 }
 
 /// Prints the summary on stdout, with colours if it is a terminal that wants them.
-pub fn print_summary(report: &Report, selection: &Selection) -> anyhow::Result<()> {
+pub fn print_summary(report: &Report, states: Option<&[State]>) -> anyhow::Result<()> {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let style = if io::stdout().is_terminal() && !plain { Style::Terminal } else { Style::Plain };
-    print(|out| render::summary(&analysis::select(report.clone(), selection), out, style))
+    print(|out| render::summary(&in_states(report, states), out, style))
 }
 
 /// Fails with [`Failure::Usage`] if a file cannot be written: its directory is missing or not
@@ -186,32 +188,21 @@ pub fn recording_path(outputs: &Outputs, default_name: &str) -> PathBuf {
     }
 }
 
-/// Gives a file that root made to the user who called sudo; nothing where nobody did.
-pub fn give_to_invoker(file: &File) -> io::Result<()> {
-    let id = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
-    let (uid, gid) = (id("SUDO_UID"), id("SUDO_GID"));
-    // Without root the variables are leftovers of another shell and the change would be refused.
-    if !geteuid().is_root() || (uid, gid) == (None, None) {
-        return Ok(());
-    }
-    let found = file.metadata()?;
-    if (Some(found.uid()), Some(found.gid())) == (uid, gid) {
-        return Ok(());
-    }
-    fchown(file, uid.map(Uid::from_raw), gid.map(Gid::from_raw)).map_err(io::Error::from)
-}
-
 fn write(
     report: &Report,
     format: Format,
-    selection: &Selection,
+    states: Option<&[State]>,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let mut selection = selection.clone();
-    if format.is_picture() && selection.states.is_none() {
-        selection.states = Some(analysis::default_states(report));
+    let by_default = (format.is_picture()).then(|| analysis::default_states(report));
+    format.render()(&in_states(report, states.or(by_default.as_deref())), out)
+}
+
+fn in_states<'report>(report: &'report Report, states: Option<&[State]>) -> Cow<'report, Report> {
+    match states {
+        Some(states) => Cow::Owned(analysis::select_states(report.clone(), states)),
+        None => Cow::Borrowed(report),
     }
-    format.render()(&analysis::select(report.clone(), &selection), out)
 }
 
 /// Writes beside `path` and renames: whoever opens `path` finds a whole file or the old one.
@@ -237,7 +228,7 @@ fn write_and_rename(
     let mut out = BufWriter::new(File::create_new(partial)?);
     write(&mut out)?;
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    give_to_invoker(&file)?;
+    file::give_to_invoker(&file)?;
     fs::rename(partial, path)?;
     Ok(())
 }

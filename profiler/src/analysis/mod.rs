@@ -60,6 +60,7 @@ pub fn analyze_selected(
         pools::numbers(recording, &accounts, &stacks, &judged, &shown)?;
     let report = Report {
         schema: report::SCHEMA,
+        states: report::State::ALL.to_vec(),
         target: target(recording),
         host: host(recording),
         window: window(recording),
@@ -141,5 +142,9 @@ fn quality(recording: &Recording, judged: &judge::Judged) -> report::Quality {
         unfinished: matches!(recording.ending, Ending::Unfinished { .. }),
         min_block_ns: options.min_block.0,
         hook: options.hook.clone(),
+        throttled_ns: match &recording.ending {
+            Ending::Finished(end) => end.throttled.map(|throttled| throttled.0),
+            Ending::Unfinished { .. } => None,
+        },
     }
 }

@@ -30,6 +30,7 @@ pub fn default_states(report: &Report) -> Vec<State> {
 
 /// The report with only the sites of `states`; what threads and pools add up to stays.
 pub fn select_states(mut report: Report, states: &[State]) -> Report {
+    report.states.retain(|state| states.contains(state));
     keep_sites(&mut report, |state, _| states.contains(&state));
     report
 }

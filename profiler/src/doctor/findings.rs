@@ -69,6 +69,9 @@ fn kernel(probe: &Probe, facts: &Facts) -> Vec<Finding> {
         sleepable_iter,
         missing_caps: _,
         kprobes: _,
+        prev_state: _,
+        offsets: _,
+        missing_members: _,
     } = probe;
     let has = |topic, has: bool, without| Finding {
         topic,

@@ -77,7 +77,7 @@ fn reports(path: &Path, request: Request) -> Result<()> {
     // The names were looked up while the target lived; nothing is added to them here.
     let names = SymbolTable::from_recording(&recording);
     let report = report::write_outputs(&recording, &names, &request)?;
-    report::print_summary(&report, &request.selection)?;
+    report::print_summary(&report, request.selection.states.as_deref())?;
     for path in request.outputs.files.iter().map(|(path, _)| path.as_path()).chain([path]) {
         eprintln!("wrote {}", path.display());
     }

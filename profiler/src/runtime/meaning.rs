@@ -24,6 +24,17 @@ impl State {
     /// Every state.
     pub const ALL: &'static [Self] =
         &[Self::Runnable, Self::Idle, Self::Blocked, Self::Allowed, Self::Unknown];
+
+    /// Its name in every output and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Runnable => "runnable",
+            Self::Idle => "idle",
+            Self::Blocked => "blocked",
+            Self::Allowed => "allowed",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// A thread's part in its pool.
@@ -36,6 +47,17 @@ pub enum Role {
     Blocking,
     /// Anything else.
     Other,
+}
+
+impl Role {
+    /// Its name in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Blocking => "blocking",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// What the kernel was asked to wait for.
