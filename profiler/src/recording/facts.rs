@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::path_bytes;
 use crate::units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid};
 
 /// One appended fact.
@@ -385,24 +386,4 @@ pub struct Observer {
     pub kernel_map_bytes: u64,
     /// Run time of its kernel programs; only measured when asked for.
     pub bpf: Option<Nanos>,
-}
-
-/// Paths are bytes: serde's own encoding refuses those that are not UTF-8. Those that are lie in
-/// the file exactly as it would put them.
-mod path_bytes {
-    use std::{
-        ffi::OsString,
-        os::unix::ffi::{OsStrExt, OsStringExt},
-        path::{Path, PathBuf},
-    };
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(path.as_os_str().as_bytes())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
-        Vec::deserialize(from).map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
-    }
 }

@@ -1,11 +1,12 @@
 //! Timestamped facts as the kernel gave them: the border between capturing and judging.
 //!
-//! No names guessed, no classes, no floats. [`facts`] says what is kept, [`file`] how it lies on
+//! No names guessed, no classes, no floats. [`facts`] says what is kept, [`file`](mod@file) how it lies on
 //! disk, [`model`] what a whole recording looks like once read.
 
 pub mod facts;
 pub mod file;
 pub mod model;
+mod path_bytes;
 
 pub use facts::{
     CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack, KernelStackId,

@@ -1,7 +1,7 @@
 //! Appends facts to a recording without ever leaving it unreadable.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -118,7 +118,14 @@ impl Writer {
             File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
         // A file that stays root's is still a recording, and `chown` names the way out.
         let _ = give_to_invoker(&file);
-        Ok(Self::new(path, Box::new(file), limit)?)
+        let regular = file.metadata().is_ok_and(|found| found.is_file());
+        Self::new(path, Box::new(file), limit).map_err(|error| {
+            // An empty file would only be in the way of the next try.
+            if regular {
+                let _ = fs::remove_file(path);
+            }
+            error.into()
+        })
     }
 
     pub(super) fn new(
