@@ -21,6 +21,12 @@ use crate::{
     units::{Nanos, Pid},
 };
 
+/// Waits shorter than this are counted, not named.
+const MIN_BLOCK: &str = "100us";
+
+/// Room between the kernel and the recorder: a second of 2,000 waits with stacks.
+const RING_SIZE: &str = "16MiB";
+
 /// Finds where the worker threads of async runtimes and thread pools sleep synchronously.
 ///
 /// Attaches to a running process, without a rebuild or a restart, and says which task blocks which
@@ -83,7 +89,7 @@ pub struct RecordArgs {
     pub select: SelectArgs,
 
     /// Name waits of at least this length; shorter ones are counted, not named. 0 names all.
-    #[arg(long, value_name = "TIME", default_value = "100us", value_parser = values::nanos)]
+    #[arg(long, value_name = "TIME", default_value = MIN_BLOCK, value_parser = values::nanos)]
     pub min_block: Nanos,
 
     /// Watch child processes too, each with pools of its own.
@@ -99,7 +105,7 @@ pub struct RecordArgs {
     pub symbols: SymbolArgs,
 
     /// Room for events between the kernel and the recorder; raise it when intervals are dropped.
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = values::bytes)]
+    #[arg(long, value_name = "SIZE", default_value = RING_SIZE, value_parser = values::bytes)]
     pub ring_size: u64,
 
     /// Measure what the kernel programs themselves cost.
@@ -113,6 +119,27 @@ pub struct RecordArgs {
     /// Where stacks are captured; for tests, the kernel's offer decides.
     #[arg(long, hide = true, value_enum, default_value_t = HookChoice::Auto)]
     pub hook: HookChoice,
+}
+
+impl RecordArgs {
+    /// What `record` would be told to record the demo's service.
+    fn of_demo(request: &demo::Request) -> Self {
+        let demo::Request { pid, duration, outputs, force } = request;
+        Self {
+            target: TargetArgs { pid: Some(pid.0), name: None, command: Vec::new() },
+            duration: Some(*duration),
+            output: OutputArgs { output: outputs.clone(), force: *force },
+            select: SelectArgs::default(),
+            min_block: values::nanos(MIN_BLOCK).expect("the default is valid"),
+            children: false,
+            max_size: None,
+            symbols: SymbolArgs::default(),
+            ring_size: values::bytes(RING_SIZE).expect("the default is valid"),
+            bpf_stats: false,
+            bpf_log: false,
+            hook: HookChoice::Auto,
+        }
+    }
 }
 
 /// Whom to watch: exactly one of these.
@@ -292,7 +319,11 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Report(args) => report::run(&args),
         Command::Inspect(what) => inspect::run(&what),
         Command::Doctor => doctor::run(),
-        Command::Demo(args) => demo::run(&args),
+        Command::Demo(args) => {
+            let DemoArgs { duration, output, force } = args;
+            let demo = demo::Demo { duration, out_dir: output, force };
+            demo::run(&demo, |request| record::run(&RecordArgs::of_demo(request)))
+        }
         Command::DemoService => demo::service::run(),
         Command::Gate { command } => launch::gate(&command),
     }

@@ -108,8 +108,10 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     match args.format {
         Some(format) => {
             print(|out| write(&report, format, request.selection.states.as_deref(), out))
-        },
-        None if request.outputs.files.is_empty() => print_summary(&report, request.selection.states.as_deref()),
+        }
+        None if request.outputs.files.is_empty() => {
+            print_summary(&report, request.selection.states.as_deref())
+        }
         None => Ok(()),
     }
 }
