@@ -1,6 +1,13 @@
 //! Tokio's stacks as they were seen in running programs, leaf first.
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
+mod pieces;
+
+use pieces::{
+    BLOCK_ON_CT, BLOCK_ON_MT, CONDVAR, CT_PARK, CT_RUN_TASK, DRIVER, FAT_POLL, FAT_WORKER, H_SLEEP,
+    MAIN, PARK, POLL, POOL, RUN_TASK, SLEEP, THREAD, WORKER,
+};
+
 use super::super::{
     Frame, NO_RUNTIME, Reason, Role, Scope, Stack, State, Thread, View, classify, meaning::Meaning,
 };
@@ -8,62 +15,6 @@ use crate::{
     recording::{CodeAddress, StackEnd},
     units::{Avma, Tid},
 };
-
-const THREAD: &[&str] = &[
-    "std::sys::backtrace::__rust_begin_short_backtrace",
-    "core::ops::function::FnOnce::call_once{{vtable.shim}}",
-    "<std[e28293b1aa0f68bd]::sys::thread::unix::Thread>::new::thread_start",
-    "start_thread",
-    "clone3",
-];
-const POLL: &[&str] = &[
-    "tokio::runtime::task::core::Core<T,S>::poll",
-    "tokio::runtime::task::harness::Harness<T,S>::poll",
-];
-const POOL: &[&str] = &["tokio::runtime::blocking::pool::Inner::run"];
-const WORKER: &[&str] = &[
-    "tokio::runtime::scheduler::multi_thread::worker::Context::run",
-    "tokio::runtime::context::scoped::Scoped<T>::set",
-    "tokio::runtime::context::runtime::enter_runtime",
-    "tokio::runtime::scheduler::multi_thread::worker::run",
-    "tokio::runtime::task::core::Core<T,S>::poll",
-    "tokio::runtime::task::harness::Harness<T,S>::poll",
-    "tokio::runtime::blocking::pool::Inner::run",
-];
-const RUN_TASK: &[&str] = &["tokio::runtime::scheduler::multi_thread::worker::Context::run_task"];
-const PARK: &[&str] = &["tokio::runtime::scheduler::multi_thread::worker::Context::park_internal"];
-const CONDVAR: &[&str] = &["syscall", "parking_lot::condvar::Condvar::wait_until_internal"];
-const DRIVER: &[&str] = &[
-    "epoll_wait",
-    "mio::poll::Poll::poll",
-    "tokio::runtime::io::driver::Driver::turn",
-    "tokio::runtime::time::Driver::park_internal",
-];
-const BLOCK_ON_MT: &[&str] = &[
-    "tokio::runtime::park::CachedParkThread::block_on",
-    "tokio::runtime::context::runtime::enter_runtime",
-    "tokio::runtime::runtime::Runtime::block_on",
-];
-const BLOCK_ON_CT: &[&str] = &[
-    "tokio::runtime::context::scoped::Scoped<T>::set",
-    "tokio::runtime::scheduler::current_thread::CoreGuard::block_on",
-    "tokio::runtime::context::runtime::enter_runtime",
-    "tokio::runtime::runtime::Runtime::block_on",
-];
-const CT_PARK: &[&str] = &[
-    "tokio::runtime::scheduler::current_thread::Context::park_internal",
-    "tokio::runtime::scheduler::current_thread::Context::park",
-];
-const CT_RUN_TASK: &[&str] = &["tokio::runtime::scheduler::current_thread::Context::run_task"];
-const MAIN: &[&str] = &["tk::main", "std::sys::backtrace::__rust_begin_short_backtrace", "main"];
-const SLEEP: &[&str] =
-    &["__GI___clock_nanosleep", "std[e28293b1aa0f68bd]::thread::functions::sleep"];
-const H_SLEEP: &[&str] = &["tk::h_sleep::{{closure}}::h461517ad34e127bd"];
-
-// With link-time optimisation of everything.
-const FAT_POLL: &[&str] = &["tokio::runtime::task::raw::poll"];
-const FAT_WORKER: &[&str] =
-    &["tokio::runtime::scheduler::multi_thread::worker::run", "tokio::runtime::task::raw::poll"];
 
 type Parts<'a> = &'a [&'a [&'a str]];
 
@@ -374,4 +325,33 @@ fn outside_its_runtime_a_current_thread_may_wait_unless_inlining_hides_the_way_i
     };
     check(&[DRIVER, CT_PARK, BLOCK_ON_CT, MAIN], State::Allowed);
     check(&[DRIVER, CT_PARK, MAIN], State::Unknown);
+}
+
+/// Line tables name inlined functions without their path; the source file says the rest.
+#[test]
+fn inlined_functions_are_known_by_their_source_file() {
+    const TOKIO: &str = "/root/.cargo/registry/src/index/tokio-1.54.1/src";
+    let check = |inlined: &[(&str, &str)], state, role| {
+        let frame = |name: &str, file: Option<&str>| {
+            Frame::new(CodeAddress::Memory(Avma(1)), Some(name), file, Some("/bin/tk"))
+        };
+        let leaf = frame("clock_nanosleep", None);
+        let inlined =
+            inlined.iter().map(|(name, file)| frame(name, Some(&format!("{TOKIO}/{file}"))));
+        let outer =
+            frames(&[&["tk::h_inplace::{{closure}}"], FAT_POLL, RUN_TASK, FAT_WORKER, THREAD]);
+        let all: Vec<_> = std::iter::once(leaf).chain(inlined).chain(outer).collect();
+        let stack = Stack { frames: all.iter().collect(), end: StackEnd::Complete };
+        let view = View { tid: Tid(1), reason: Reason::Sleep, stack: Some(&stack) };
+        let verdict = classify(&[Thread { tid: Tid(1), name: "x" }], &[view]);
+        let meaning = &verdict.meanings[0];
+        assert_eq!((meaning.state, meaning.role), (state, Some(role)));
+        assert_eq!(meaning.task.as_deref(), Some("async fn tk::h_inplace"));
+    };
+    check(&[("with_budget<()>", "task/coop/mod.rs")], State::Blocked, Role::Worker);
+    let in_place = [
+        ("block_in_place<tk::h_inplace::{async_fn#0}::{closure_env#0}, ()>", "task/blocking.rs"),
+        ("{closure#0}", "runtime/scheduler/multi_thread/worker.rs"),
+    ];
+    check(&in_place, State::Allowed, Role::Blocking);
 }
