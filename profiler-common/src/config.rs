@@ -30,12 +30,6 @@ pub struct Window {
 impl Window {
     /// A window that nothing falls into.
     pub const CLOSED: Self = Self { start_ns: u64::MAX, end_ns: u64::MAX };
-
-    /// Whether the instant `t_ns` lies in the window.
-    #[inline(always)]
-    pub const fn holds(&self, t_ns: u64) -> bool {
-        self.start_ns <= t_ns && t_ns < self.end_ns
-    }
 }
 
 const _: () = assert!(size_of::<Window>() == 16);

@@ -24,6 +24,8 @@ pub const OFF_AT_START: u16 = 1;
 /// An `exec` by another thread of the process ended this one: its totals are already final, only
 /// its last switch-out is still to come.
 pub const REPLACED: u16 = 2;
+/// The stacks of the interval that was open at the end of the window were sent.
+pub const SWEPT: u16 = 4;
 
 /// Bit of `prev_state` that a thread has at its last switch-out (`TASK_DEAD`, `linux/sched.h`).
 pub const TASK_DEAD: u32 = 0x80;
@@ -64,7 +66,7 @@ pub struct ThreadState {
     pub tgid: u32,
     /// CPU it was last switched out of.
     pub cpu_out: u16,
-    /// [`OFF_AT_START`] and [`REPLACED`].
+    /// [`OFF_AT_START`], [`REPLACED`] and [`SWEPT`].
     pub flags: u16,
     /// The name of the thread when it was last switched out for good.
     pub comm: [u8; 16],

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{
 };
 use profiler_common::{
     counter::Counter,
-    event::{HAS_REGS, Kind, PREEMPTED, UserRegs},
+    event::{HAS_REGS, PREEMPTED, UserRegs},
     stack::{KERNEL_FRAMES, PAGE_BYTES, USER_SLICE_BYTES},
 };
 
@@ -42,7 +42,7 @@ pub fn resumed(ctx: *mut c_void) {
     } else {
         without_stacks(draft);
     }
-    emit::interval(draft, Kind::Interval, ctx);
+    emit::interval(draft, due.kind, ctx);
 }
 
 /// At switch-out, where that is the only place: keeps the stacks of a wait of unknown length.
@@ -81,7 +81,7 @@ pub fn send_kept(due: &Due, tgid: u32, ctx: *mut c_void) {
             let kept = draft.event.flags & HAS_REGS;
             describe(draft, due, tgid_tid);
             draft.event.flags |= kept;
-            emit::interval(draft, Kind::Interval, ctx);
+            emit::interval(draft, due.kind, ctx);
             return;
         }
     }
@@ -91,7 +91,7 @@ pub fn send_kept(due: &Due, tgid: u32, ctx: *mut c_void) {
     describe(draft, due, tgid_tid);
     draft.event.comm = [0; 16];
     without_stacks(draft);
-    emit::interval(draft, Kind::Interval, ctx);
+    emit::interval(draft, due.kind, ctx);
 }
 
 /// Everything about the interval but its stacks and the thread's name.

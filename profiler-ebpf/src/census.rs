@@ -91,6 +91,6 @@ pub fn sweep(ctx: *mut c_void) {
     }
     // The counter again: a thread that moved on in between is no use.
     if task.switches() == draft.event.kernel_switches && !task.on_cpu() {
-        emit::interval(draft, Kind::Swept, ctx);
+        emit::interval(draft, Kind::Swept as u32, ctx);
     }
 }

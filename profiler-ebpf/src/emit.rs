@@ -13,15 +13,15 @@ use profiler_common::{
 
 use crate::maps::{Draft, EVENTS, count};
 
-/// Sends a drafted interval with as much of the user stack as it holds.
+/// Sends a drafted interval of the given [`Kind`] with as much of the user stack as it holds.
 #[inline(always)]
-pub fn interval(draft: &mut Draft, kind: Kind, ctx: *mut c_void) {
+pub fn interval(draft: &mut Draft, kind: u32, ctx: *mut c_void) {
     let mut user_bytes = draft.event.user_bytes as u64;
     if user_bytes > USER_SLICE_BYTES as u64 {
         user_bytes = USER_SLICE_BYTES as u64;
     }
     let bytes = size_of::<IntervalEvent>() as u64 + user_bytes;
-    draft.event.header = Header { kind: kind as u32, bytes: bytes as u32 };
+    draft.event.header = Header { kind, bytes: bytes as u32 };
     if !send((&raw mut *draft).cast(), bytes) {
         count(Counter::IntervalsDropped);
         debug!(&Ctx(ctx), "ring buffer full: interval of thread {} dropped", draft.event.tid);

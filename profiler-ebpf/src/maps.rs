@@ -42,6 +42,10 @@ pub struct Due {
     pub flags: u32,
     /// CPU it left.
     pub cpu_out: u32,
+    /// The [`profiler_common::event::Kind`] of the record to send.
+    pub kind: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
     /// The kernel's switch counter at the switch-out.
     pub kernel_switches: u64,
 }
@@ -94,11 +98,39 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// Whether the instant belongs to the window, and where the window starts.
+/// How an instant lies to the window.
+pub enum When {
+    /// Before it, or there is none yet.
+    Before,
+    /// In it.
+    Within {
+        /// Its first nanosecond.
+        start_ns: u64,
+    },
+    /// After it.
+    After,
+}
+
+/// How the instant lies to the window.
 #[inline(always)]
-pub fn window_start(now_ns: u64) -> Option<u64> {
-    let window = WINDOW.get_ptr(0)?;
+pub fn when(now_ns: u64) -> When {
+    let Some(window) = WINDOW.get_ptr(0) else { return When::Before };
     // SAFETY: a value of an array map; the user side writes it while no instant can fall into it.
     let window = unsafe { &*window };
-    if window.holds(now_ns) { Some(window.start_ns) } else { None }
+    if now_ns < window.start_ns {
+        When::Before
+    } else if now_ns < window.end_ns {
+        When::Within { start_ns: window.start_ns }
+    } else {
+        When::After
+    }
+}
+
+/// Where the window starts, if the instant lies in it.
+#[inline(always)]
+pub fn window_start(now_ns: u64) -> Option<u64> {
+    match when(now_ns) {
+        When::Within { start_ns } => Some(start_ns),
+        When::Before | When::After => None,
+    }
 }

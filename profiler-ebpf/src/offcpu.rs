@@ -14,12 +14,12 @@ use aya_ebpf::{
 use profiler_common::{
     counter::Counter,
     event::{Kind, OPEN_AT_START, PREEMPTED},
-    state::{Ended, OFF_AT_START, Phase, REPLACED, TASK_DEAD, ThreadState},
+    state::{Ended, OFF_AT_START, Phase, REPLACED, SWEPT, Span, TASK_DEAD, ThreadState},
 };
 
 use crate::{
     capture, config, emit,
-    maps::{DUE, PENDING, TARGETS, THREADS, count, window_start},
+    maps::{DUE, PENDING, TARGETS, THREADS, When, count, when, window_start},
     task::Task,
 };
 
@@ -34,7 +34,16 @@ pub fn switch(ctx: &BtfTracePointContext) {
     }
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let Some(start_ns) = window_start(now_ns) else { return };
+    let start_ns = match when(now_ns) {
+        When::Within { start_ns } => start_ns,
+        When::Before => return,
+        When::After => {
+            if next_is_ours {
+                resume_late(next, ctx.as_ptr());
+            }
+            return;
+        }
+    };
     if prev_is_ours {
         let preempted = ctx.arg::<u64>(0) as u8 != 0;
         let state = if preempted {
@@ -104,9 +113,43 @@ fn switch_in(next: Task, start_ns: u64, now_ns: u64, ctx: *mut c_void) {
     due.span = span;
     due.tid = tid;
     due.task_state = task_state;
-    due.flags = if was_waiting { 0 } else { PREEMPTED } | if from_start { OPEN_AT_START } else { 0 };
+    due.flags =
+        if was_waiting { 0 } else { PREEMPTED } | if from_start { OPEN_AT_START } else { 0 };
     due.cpu_out = u32::from(state.cpu_out);
     due.kernel_switches = switches;
+    due.kind = Kind::Interval as u32;
+    if config::captures_at_switch_out() {
+        capture::send_kept(due, state.tgid, ctx);
+        due.tid = 0;
+    }
+}
+
+/// The first switch-in after the window of a thread that was off-CPU at its end: the stacks of the
+/// interval that was open then can still be had, even if the sweep comes too late for it.
+#[inline(always)]
+fn resume_late(next: Task, ctx: *mut c_void) {
+    let tid = next.tid();
+    let Some(due) = DUE.get_ptr_mut(0) else { return };
+    // SAFETY: as in `switch_in`.
+    let due = unsafe { &mut *due };
+    due.tid = 0;
+    let Some(state) = THREADS.get_ptr_mut(&tid) else { return };
+    // SAFETY: as in `account`.
+    let state = unsafe { &mut *state };
+    if state.phase == Phase::Running as u32
+        || state.flags & SWEPT != 0
+        || state.kernel_switches_last != next.switches()
+    {
+        return;
+    }
+    state.flags |= SWEPT;
+    due.span = Span::default();
+    due.tid = tid;
+    due.task_state = state.task_state;
+    due.flags = if state.phase == Phase::Waiting as u32 { 0 } else { PREEMPTED };
+    due.cpu_out = u32::from(state.cpu_out);
+    due.kernel_switches = state.kernel_switches_last;
+    due.kind = Kind::Swept as u32;
     if config::captures_at_switch_out() {
         capture::send_kept(due, state.tgid, ctx);
         due.tid = 0;

@@ -29,7 +29,9 @@ pub struct Collector {
     user_stacks: HashMap<(Vec<RawFrame>, StackEnd), UserStackId>,
     kernel_stacks: HashMap<Vec<Avma>, KernelStackId>,
     names: HashMap<(Pid, Tid), String>,
-    swept: HashMap<Tid, Box<Swept>>,
+    /// By thread and its switch counter: the same stacks can come from the sweep and from the
+    /// thread's next switch-in, and later ones belong to other waits.
+    swept: HashMap<(Tid, u64), Swept>,
     /// The threads that the latest roll-call found.
     present: HashMap<Tid, ThreadEvent>,
     /// A process replaced its program since this was last asked.
@@ -51,7 +53,7 @@ pub struct Tally {
 
 /// The stacks of a thread that is off-CPU.
 struct Swept {
-    event: IntervalEvent,
+    regs: Option<Regs>,
     user_stack: Option<UserStackId>,
     kernel_stack: Option<KernelStackId>,
 }
@@ -95,8 +97,8 @@ impl Collector {
             Event::Interval(event, stack) => self.interval(&event, stack),
             Event::Swept(event, stack) => {
                 let (user_stack, kernel_stack) = self.stacks(&event, stack, super::clock::now())?;
-                let swept = Swept { event: *event, user_stack, kernel_stack };
-                self.swept.insert(Tid(event.tid), Box::new(swept));
+                let wait = (Tid(event.tid), event.kernel_switches);
+                self.swept.insert(wait, Swept { regs: regs(&event), user_stack, kernel_stack });
                 Ok(())
             }
             Event::ThreadEnded(event) => {
@@ -260,11 +262,8 @@ impl Collector {
             cpu_in: u32::from(state.cpu_out),
             ..bare(pid, tid, span)
         };
-        let swept = self.swept.remove(&tid);
-        if let Some(swept) =
-            swept.filter(|swept| swept.event.kernel_switches == state.kernel_switches_last)
-        {
-            interval.regs = regs(&swept.event);
+        if let Some(swept) = self.swept.remove(&(tid, state.kernel_switches_last)) {
+            interval.regs = swept.regs;
             interval.user_stack = swept.user_stack;
             interval.kernel_stack = swept.kernel_stack;
         } else if !preempted {
