@@ -105,7 +105,8 @@ struct Process {
 impl Process {
     /// Returns once the service takes orders.
     fn start() -> Result<Self> {
-        let mut child = Command::new("/proc/self/exe")
+        let stallscope = std::env::current_exe().context("cannot tell the path of stallscope")?;
+        let mut child = Command::new(stallscope)
             .arg(SERVICE_COMMAND)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -30,9 +30,9 @@ use tokio::{
 
 const WORKERS: usize = 4;
 
-/// Connections that send one order after the other, and their pause: some six of ten workers are
-/// blocked on average, and now and then all of them.
-const CLIENTS: usize = 7;
+/// Connections that send one order after the other, and their pause: about half of the workers'
+/// time is blocked, and now and then all of them are.
+const CLIENTS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
 const LAYOUT: Duration = Duration::from_millis(4);
@@ -281,13 +281,13 @@ impl Load {
             .context("cannot start a Tokio runtime")?;
         let stopping = Arc::new(AtomicBool::new(false));
         let orders = Arc::new(AtomicU64::new(0));
-        let stop = Arc::clone(&stopping);
+        let ending = Arc::clone(&stopping);
         let thread = spawn("demo-load", move || {
             runtime.block_on(async {
                 let clients: Vec<_> = (0..CLIENTS)
                     .map(|_| {
-                        let (orders, stop) = (Arc::clone(&orders), Arc::clone(&stop));
-                        tokio::spawn(async move { order_on(shop, &orders, &stop).await })
+                        let (orders, ending) = (Arc::clone(&orders), Arc::clone(&ending));
+                        tokio::spawn(async move { order_on(shop, &orders, &ending).await })
                     })
                     .collect();
                 for client in clients {
@@ -306,9 +306,9 @@ impl Load {
     }
 }
 
-async fn order_on(shop: SocketAddr, orders: &AtomicU64, stop: &AtomicBool) -> io::Result<()> {
+async fn order_on(shop: SocketAddr, orders: &AtomicU64, ending: &AtomicBool) -> io::Result<()> {
     let mut connection = tokio::net::TcpStream::connect(shop).await?;
-    while !stop.load(Ordering::Relaxed) {
+    while !ending.load(Ordering::Relaxed) {
         connection.write_u64(orders.fetch_add(1, Ordering::Relaxed)).await?;
         connection.read_u64().await?;
         tokio::time::sleep(PAUSE).await;
