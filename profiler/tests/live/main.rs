@@ -1,0 +1,8 @@
+//! Tests on real processes and the real kernel. They need the rights to record, and fail with the
+//! reason where those are missing.
+
+#![cfg(feature = "live")]
+#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
+mod accuracy;
+mod support;

@@ -1,0 +1,4 @@
+//! What live tests share.
+
+pub mod process;
+pub mod report;
