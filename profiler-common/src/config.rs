@@ -4,7 +4,7 @@
 //! that the running kernel cannot take.
 
 /// Where stacks are captured. Chosen by what the kernel offers, never by its version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
 pub enum HookPath {
     /// `tp_btf/sched_exit_tp`: in the resumed thread, after the switch.
@@ -12,6 +12,7 @@ pub enum HookPath {
     /// kprobes on `finish_task_switch*`: in the resumed thread, after the switch.
     FinishTaskSwitch = 2,
     /// In `sched_switch` itself, for every wait, before its length is known.
+    #[default]
     SwitchOut = 3,
 }
 

@@ -29,7 +29,7 @@ macro_rules! counters {
 counters! {
     /// Intervals that found the ring buffer full; their time is kept, as unknown.
     IntervalsDropped = "intervals_dropped",
-    /// Thread ends, births and process events that found the ring buffer full.
+    /// Process events that found the ring buffer full.
     EventsDropped = "events_dropped",
     /// Threads that found the state map full and were not measured.
     ThreadsUntracked = "threads_untracked",
@@ -45,8 +45,8 @@ counters! {
     KernelStackMissing = "kernel_stack_missing",
     /// Waits that had no room for their stack when stacks are taken at switch-out.
     CapturesRefused = "captures_refused",
-    /// Open waits whose thread moved on before its stack could be swept.
-    SweepsMoved = "sweeps_moved",
+    /// Waits that were open at the end of the window and whose stacks could not be taken.
+    OpenWithoutStack = "open_without_stack",
     /// User stacks longer than the slice that was copied.
     StacksTruncated = "stacks_truncated",
     /// User stacks whose walk stopped at a frame it could not leave.

@@ -20,11 +20,13 @@ pub enum Kind {
     Exec = 3,
     /// [`ThreadEvent`]: a watched process forked a process that is watched too.
     ProcessBorn = 4,
-    /// [`ThreadEvent`]: the roll-call found the thread. `state` holds its phase, its name and the
-    /// kernel's switch counter, and in `from_ns` when it was created.
+    /// [`ThreadEvent`]: the roll-call found the thread. `state` holds its phase and the kernel's
+    /// switch counter, and in `from_ns` when it was created.
     Present = 5,
     /// [`IntervalEvent`]: the stack of a thread that is off-CPU, without times.
     Swept = 6,
+    /// [`ThreadEvent`]: a watched process is gone.
+    ProcessGone = 7,
 }
 
 /// The start of every record.
@@ -105,12 +107,10 @@ pub struct ThreadEvent {
     pub header: Header,
     /// When.
     pub at_ns: u64,
-    /// Thread, in the initial PID namespace.
-    pub tid: u32,
-    /// Process, in the initial PID namespace.
-    pub tgid: u32,
-    /// Its accounting so far; final for [`Kind::ThreadEnded`].
+    /// Name of the thread.
+    pub comm: [u8; 16],
+    /// Its ids, and its accounting so far; final for [`Kind::ThreadEnded`].
     pub state: ThreadState,
 }
 
-const _: () = assert!(size_of::<ThreadEvent>() == 24 + size_of::<ThreadState>());
+const _: () = assert!(size_of::<ThreadEvent>() == 32 + size_of::<ThreadState>());

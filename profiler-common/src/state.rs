@@ -20,15 +20,23 @@ pub enum Phase {
 }
 
 /// The thread was off-CPU when the window began.
-pub const OFF_AT_START: u16 = 1;
-/// An `exec` by another thread of the process ended this one: its totals are already final, only
-/// its last switch-out is still to come.
-pub const REPLACED: u16 = 2;
+pub const OFF_AT_START: u32 = 1;
+/// The thread ended at `since_ns`; the ring buffer had no room to say so.
+pub const ENDED: u32 = 2;
 /// The stacks of the interval that was open at the end of the window were sent.
-pub const SWEPT: u16 = 4;
+pub const SWEPT: u32 = 4;
 
 /// Bit of `prev_state` that a thread has at its last switch-out (`TASK_DEAD`, `linux/sched.h`).
 pub const TASK_DEAD: u32 = 0x80;
+
+/// The ids of a thread in the initial PID namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadId {
+    /// Of the thread.
+    pub tid: u32,
+    /// Of its process.
+    pub tgid: u32,
+}
 
 /// The accounting of one thread. Times are nanoseconds of `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,20 +70,20 @@ pub struct ThreadState {
     pub phase: u32,
     /// Scheduler state bits at the last switch-out (`prev_state`), 0 if it was preempted.
     pub task_state: u32,
+    /// Thread id when its accounting began; an `exec` by another thread can change it later.
+    pub tid: u32,
     /// The process the thread belongs to.
     pub tgid: u32,
     /// CPU it was last switched out of.
-    pub cpu_out: u16,
-    /// [`OFF_AT_START`], [`REPLACED`] and [`SWEPT`].
-    pub flags: u16,
-    /// The name of the thread when it was last switched out for good.
-    pub comm: [u8; 16],
+    pub cpu_out: u32,
+    /// [`OFF_AT_START`], [`ENDED`] and [`SWEPT`].
+    pub flags: u32,
 }
 
-const _: () = assert!(size_of::<ThreadState>() == 128);
+const _: () = assert!(size_of::<ThreadState>() == 120);
 
 #[cfg(feature = "user")]
-// SAFETY: integers only, no padding (96 + 16 + 16 = 128), every bit pattern is valid.
+// SAFETY: integers only, no padding (96 + 24 = 120), every bit pattern is valid.
 #[expect(unsafe_code, reason = "Pod is an unsafe trait; the layout is asserted above")]
 unsafe impl aya::Pod for ThreadState {}
 
@@ -108,7 +116,12 @@ impl ThreadState {
     /// The first event tells the past: a thread that is switched out was running, one that is
     /// woken was waiting, one that is switched in was runnable.
     #[inline(always)]
-    pub const fn first_seen(from_ns: u64, phase: Phase, tgid: u32, kernel_switches: u64) -> Self {
+    pub const fn first_seen(
+        from_ns: u64,
+        phase: Phase,
+        id: ThreadId,
+        kernel_switches: u64,
+    ) -> Self {
         let off = !matches!(phase, Phase::Running);
         Self {
             from_ns,
@@ -125,17 +138,17 @@ impl ThreadState {
             kernel_switches_last: kernel_switches,
             phase: phase as u32,
             task_state: 0,
-            tgid,
+            tid: id.tid,
+            tgid: id.tgid,
             cpu_out: 0,
             flags: if off { OFF_AT_START } else { 0 },
-            comm: [0; 16],
         }
     }
 
-    /// The accounting of a thread that is created at `now_ns`.
+    /// The accounting of a thread that is created at `now_ns`, inside the window.
     #[inline(always)]
-    pub const fn born(now_ns: u64, tgid: u32) -> Self {
-        let mut state = Self::first_seen(now_ns, Phase::Runnable, tgid, 0);
+    pub const fn born(now_ns: u64, phase: Phase, id: ThreadId, kernel_switches: u64) -> Self {
+        let mut state = Self::first_seen(now_ns, phase, id, kernel_switches);
         state.flags = 0;
         state
     }
@@ -144,7 +157,8 @@ impl ThreadState {
     /// runnable, else the state bits it sleeps in.
     #[inline(always)]
     pub fn switch_out(&mut self, now_ns: u64, task_state: u32, cpu: u32, kernel_switches: u64) {
-        let elapsed_ns = now_ns.saturating_sub(self.since_ns);
+        let now_ns = self.not_before_since(now_ns);
+        let elapsed_ns = now_ns - self.since_ns;
         if self.phase == Phase::Running as u32 {
             self.running_ns += elapsed_ns;
         } else {
@@ -156,7 +170,7 @@ impl ThreadState {
         self.wake_ns = 0;
         self.phase = if task_state == 0 { Phase::Runnable } else { Phase::Waiting } as u32;
         self.task_state = task_state;
-        self.cpu_out = cpu as u16;
+        self.cpu_out = cpu;
         self.switches += 1;
         self.kernel_switches_last = kernel_switches;
     }
@@ -174,9 +188,10 @@ impl ThreadState {
     /// The thread gets a CPU at `now_ns`.
     #[inline(always)]
     pub fn switch_in(&mut self, now_ns: u64, min_block_ns: u64) -> Ended {
+        let now_ns = self.not_before_since(now_ns);
         let ended = if self.phase == Phase::Running as u32 {
             // Its switch-out was missed; see `switch_out`.
-            self.waiting_ns += now_ns.saturating_sub(self.since_ns);
+            self.waiting_ns += now_ns - self.since_ns;
             Ended::Nothing
         } else {
             self.end_off_cpu(now_ns, false, min_block_ns)
@@ -187,9 +202,17 @@ impl ThreadState {
         ended
     }
 
+    /// Ends the accounting of a thread that is on a CPU, without a switch.
+    #[inline(always)]
+    pub fn leave(&mut self, now_ns: u64) {
+        let now_ns = self.not_before_since(now_ns);
+        self.running_ns += now_ns - self.since_ns;
+        self.since_ns = now_ns;
+    }
+
     /// Closes the accounting at the end of the window. `Ended::Interval` is an interval still open.
     pub fn close(&mut self, end_ns: u64, min_block_ns: u64) -> Ended {
-        let end_ns = end_ns.max(self.since_ns);
+        let end_ns = self.not_before_since(end_ns);
         let ended = if self.phase == Phase::Running as u32 {
             self.running_ns += end_ns - self.since_ns;
             Ended::Nothing
@@ -200,13 +223,19 @@ impl ThreadState {
         ended
     }
 
+    /// The clocks of two CPUs can differ by a few nanoseconds: time never runs backwards here, so
+    /// that no nanosecond is counted twice.
+    #[inline(always)]
+    const fn not_before_since(&self, now_ns: u64) -> u64 {
+        if now_ns > self.since_ns { now_ns } else { self.since_ns }
+    }
+
     /// Splits the off-CPU time since `since_ns` into waiting and runnable. A sleep that was never
     /// woken is all runnable if it is over (the wake-up came before the switch-out), and all
     /// waiting if it is still open.
     #[inline(always)]
     fn end_off_cpu(&mut self, now_ns: u64, open: bool, min_block_ns: u64) -> Ended {
-        let out_ns = self.since_ns;
-        let in_ns = if now_ns > out_ns { now_ns } else { out_ns };
+        let (out_ns, in_ns) = (self.since_ns, now_ns);
         let wake_ns = if self.phase == Phase::Runnable as u32 {
             out_ns
         } else if self.wake_ns == 0 {
@@ -238,7 +267,7 @@ mod tests {
     const MIN_BLOCK_NS: u64 = 100;
 
     fn seen(phase: Phase) -> ThreadState {
-        ThreadState::first_seen(1000, phase, 7, 0)
+        ThreadState::first_seen(1000, phase, ThreadId { tid: 8, tgid: 7 }, 0)
     }
 
     fn total(state: &ThreadState) -> u64 {
@@ -312,6 +341,16 @@ mod tests {
         let ended = state.close(2000, MIN_BLOCK_NS);
         assert_eq!(ended, Ended::Interval(Span { out_ns: 1300, wake_ns: 2000, in_ns: 2000 }));
         assert_eq!(total(&state), 1000);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_loses_no_time() {
+        let mut state = seen(Phase::Running);
+        state.switch_out(1300, SLEEPS, 0, 1);
+        state.switch_in(1290, MIN_BLOCK_NS);
+        state.switch_out(1280, SLEEPS, 0, 2);
+        state.close(1270, MIN_BLOCK_NS);
+        assert_eq!((state.since_ns, total(&state)), (1300, 300));
     }
 
     #[test]

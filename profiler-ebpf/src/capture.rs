@@ -27,15 +27,14 @@ pub fn resumed(ctx: *mut c_void) {
     let Some(due) = DUE.get_ptr_mut(0) else { return };
     // SAFETY: a per-CPU value, written by `sched_switch` on this CPU within this context switch.
     let due = unsafe { &mut *due };
-    let tgid_tid = bpf_get_current_pid_tgid();
-    if due.tid == 0 || due.tid != tgid_tid as u32 {
+    if due.tid == 0 || due.tid != bpf_get_current_pid_tgid() as u32 {
         return;
     }
-    due.tid = 0;
     let Some(draft) = DRAFT.get_ptr_mut(0) else { return };
     // SAFETY: a per-CPU value; the hooks that use it run with preemption disabled.
     let draft = unsafe { &mut *draft };
-    describe(draft, due, tgid_tid);
+    describe(draft, due);
+    due.tid = 0;
     draft.event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
     if due.flags & PREEMPTED == 0 {
         take_stacks(draft, ctx);
@@ -47,14 +46,14 @@ pub fn resumed(ctx: *mut c_void) {
 
 /// At switch-out, where that is the only place: keeps the stacks of a wait of unknown length.
 #[inline(always)]
-pub fn keep_at_switch_out(tid: u32, ctx: *mut c_void) {
-    let draft = match PENDING.get_ptr_mut(&tid) {
+pub fn keep_at_switch_out(key: u64, ctx: *mut c_void) {
+    let draft = match PENDING.get_ptr_mut(&key) {
         Some(draft) => draft,
         None => {
             let Some(blank) = DRAFT.get_ptr_mut(0) else { return };
             // SAFETY: a per-CPU value, only copied from.
-            let inserted = PENDING.insert(&tid, unsafe { &*blank }, 0);
-            match (inserted, PENDING.get_ptr_mut(&tid)) {
+            let inserted = PENDING.insert(&key, unsafe { &*blank }, 0);
+            match (inserted, PENDING.get_ptr_mut(&key)) {
                 (Ok(()), Some(draft)) => draft,
                 _ => {
                     count(Counter::CapturesRefused);
@@ -72,14 +71,13 @@ pub fn keep_at_switch_out(tid: u32, ctx: *mut c_void) {
 
 /// At the switch-in of a thread whose stacks were kept at switch-out: sends its interval.
 #[inline(always)]
-pub fn send_kept(due: &Due, tgid: u32, ctx: *mut c_void) {
-    let tgid_tid = u64::from(tgid) << 32 | u64::from(due.tid);
+pub fn send_kept(due: &Due, key: u64, ctx: *mut c_void) {
     if due.flags & PREEMPTED == 0 {
-        if let Some(draft) = PENDING.get_ptr_mut(&due.tid) {
+        if let Some(draft) = PENDING.get_ptr_mut(&key) {
             // SAFETY: as in `keep_at_switch_out`.
             let draft = unsafe { &mut *draft };
             let kept = draft.event.flags & HAS_REGS;
-            describe(draft, due, tgid_tid);
+            describe(draft, due);
             draft.event.flags |= kept;
             emit::interval(draft, due.kind, ctx);
             return;
@@ -88,7 +86,7 @@ pub fn send_kept(due: &Due, tgid: u32, ctx: *mut c_void) {
     let Some(draft) = DRAFT.get_ptr_mut(0) else { return };
     // SAFETY: as in `resumed`.
     let draft = unsafe { &mut *draft };
-    describe(draft, due, tgid_tid);
+    describe(draft, due);
     draft.event.comm = [0; 16];
     without_stacks(draft);
     emit::interval(draft, due.kind, ctx);
@@ -96,10 +94,10 @@ pub fn send_kept(due: &Due, tgid: u32, ctx: *mut c_void) {
 
 /// Everything about the interval but its stacks and the thread's name.
 #[inline(always)]
-fn describe(draft: &mut Draft, due: &Due, tgid_tid: u64) {
+fn describe(draft: &mut Draft, due: &Due) {
     draft.event.span = due.span;
-    draft.event.tid = tgid_tid as u32;
-    draft.event.tgid = (tgid_tid >> 32) as u32;
+    draft.event.tid = due.tid;
+    draft.event.tgid = due.tgid;
     draft.event.task_state = due.task_state;
     draft.event.flags = due.flags;
     draft.event.cpu_out = due.cpu_out;

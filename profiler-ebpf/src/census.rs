@@ -7,14 +7,15 @@ use aya_ebpf::helpers::{
     generated::{bpf_copy_from_user_task, bpf_get_task_stack},
 };
 use profiler_common::{
+    counter::Counter,
     event::{HAS_REGS, Kind},
     stack::KERNEL_FRAMES,
-    state::{Phase, ThreadState},
+    state::{Phase, TASK_DEAD, ThreadState},
 };
 
 use crate::{
     capture, emit,
-    maps::{SWEEP_DRAFT, TARGETS},
+    maps::{SWEEP_DRAFT, TARGETS, count},
     task::{self, Task},
 };
 
@@ -31,8 +32,8 @@ fn visited(ctx: *mut c_void) -> Option<Task> {
 #[inline(always)]
 pub fn roll_call(ctx: *mut c_void) {
     let Some(task) = visited(ctx) else { return };
-    let tgid = task.tgid();
-    let Some(start_time) = TARGETS.get_ptr_mut(&tgid) else { return };
+    let id = task.id();
+    let Some(start_time) = TARGETS.get_ptr_mut(&id.tgid) else { return };
     // SAFETY: a value of a preallocated hash map, a single word that only roll-calls write.
     unsafe {
         if *start_time == 0 {
@@ -41,6 +42,10 @@ pub fn roll_call(ctx: *mut c_void) {
             return;
         }
     }
+    // A thread that ended but was not waited for is still there to be visited.
+    if task.state() & TASK_DEAD != 0 {
+        return;
+    }
     let phase = if task.on_cpu() {
         Phase::Running
     } else if task.state() == 0 {
@@ -48,12 +53,13 @@ pub fn roll_call(ctx: *mut c_void) {
     } else {
         Phase::Waiting
     };
-    let mut state = ThreadState::first_seen(task.start_time(), phase, tgid, task.switches());
+    let mut state = ThreadState::first_seen(task.start_time(), phase, id, task.switches());
     state.task_state = task.state();
-    state.comm = task.comm();
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    emit::thread(Kind::Present, now_ns, task.tid(), &state);
+    if !emit::thread(Kind::Present, now_ns, task.comm(), &state) {
+        count(Counter::EventsDropped);
+    }
 }
 
 /// Reports the registers and stacks of a thread of a watched process that is off-CPU. The reader
@@ -62,6 +68,9 @@ pub fn roll_call(ctx: *mut c_void) {
 pub fn sweep(ctx: *mut c_void) {
     let Some(task) = visited(ctx) else { return };
     if !task.is_watched() || !task.is_of_target() || task.on_cpu() || task.state() == 0 {
+        return;
+    }
+    if task.state() & TASK_DEAD != 0 {
         return;
     }
     let Some(draft) = SWEEP_DRAFT.get_ptr_mut(0) else { return };

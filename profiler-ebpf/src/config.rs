@@ -29,6 +29,8 @@ globals! {
     HOOK_PATH: u32, hook_path;
     /// Intervals shorter than this, in nanoseconds, are counted and not recorded.
     MIN_BLOCK_NS: u64, min_block_ns;
+    /// Whether a thread that replaces its program is accounted as another one from there on.
+    SPLIT_AT_EXEC: u32, split_at_exec;
     /// The only watched process, or 0 if children are watched too.
     ONLY_TGID: u32, only_tgid;
     /// Whether `sched_switch` passes `prev_state` as its fourth argument.

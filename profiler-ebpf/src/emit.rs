@@ -23,18 +23,27 @@ pub fn interval(draft: &mut Draft, kind: u32, ctx: *mut c_void) {
     let bytes = size_of::<IntervalEvent>() as u64 + user_bytes;
     draft.event.header = Header { kind, bytes: bytes as u32 };
     if !send((&raw mut *draft).cast(), bytes) {
-        count(Counter::IntervalsDropped);
+        // The reader misses a swept stack by itself.
+        if kind == Kind::Interval as u32 {
+            count(Counter::IntervalsDropped);
+        }
         debug!(&Ctx(ctx), "ring buffer full: interval of thread {} dropped", draft.event.tid);
     }
 }
 
-/// Sends a thread's accounting.
+/// Sends a thread's accounting; false if there was no room.
 #[inline(always)]
-pub fn thread(kind: Kind, at_ns: u64, tid: u32, state: &ThreadState) {
+pub fn thread(kind: Kind, at_ns: u64, comm: [u8; 16], state: &ThreadState) -> bool {
     let bytes = size_of::<ThreadEvent>() as u32;
     let header = Header { kind: kind as u32, bytes };
-    let event = ThreadEvent { header, at_ns, tid, tgid: state.tgid, state: *state };
-    if !send((&raw const event).cast_mut().cast(), u64::from(bytes)) {
+    let event = ThreadEvent { header, at_ns, comm, state: *state };
+    send((&raw const event).cast_mut().cast(), u64::from(bytes))
+}
+
+/// Sends that something happened to a process; counts it if there was no room.
+#[inline(always)]
+pub fn process(kind: Kind, at_ns: u64, state: &ThreadState) {
+    if !thread(kind, at_ns, [0; 16], state) {
         count(Counter::EventsDropped);
     }
 }

@@ -55,6 +55,13 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// A thread that was waited for is freed.
+#[btf_tracepoint(function = "sched_process_free")]
+pub fn sched_process_free(ctx: BtfTracePointContext) -> i32 {
+    offcpu::free(&ctx);
+    0
+}
+
 /// The resumed thread, right after the switch.
 #[btf_tracepoint(function = "sched_exit_tp")]
 pub fn sched_exit(ctx: BtfTracePointContext) -> i32 {

@@ -36,6 +36,8 @@ pub struct Due {
     pub span: Span,
     /// The resumed thread; 0 if none is due.
     pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
     /// Scheduler state bits it slept in.
     pub task_state: u32,
     /// Flags of [`IntervalEvent::flags`].
@@ -44,8 +46,6 @@ pub struct Due {
     pub cpu_out: u32,
     /// The [`profiler_common::event::Kind`] of the record to send.
     pub kind: u32,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
     /// The kernel's switch counter at the switch-out.
     pub kernel_switches: u64,
 }
@@ -59,9 +59,9 @@ pub static WINDOW: Array<Window> = Array::with_max_entries(1, 0);
 #[map]
 pub static TARGETS: HashMap<u32, u64> = HashMap::with_max_entries(TARGETS_MAX, 0);
 
-/// The accounting of each thread, by thread id.
+/// The accounting of each thread, by [`crate::task::Task::key`].
 #[map]
-pub static THREADS: HashMap<u32, ThreadState> = HashMap::with_max_entries(THREADS_MAX, 0);
+pub static THREADS: HashMap<u64, ThreadState> = HashMap::with_max_entries(THREADS_MAX, 0);
 
 /// The hand-over from `sched_switch` to the switch-in program.
 #[map]
@@ -75,9 +75,9 @@ pub static DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static SWEEP_DRAFT: Array<Draft> = Array::with_max_entries(1, 0);
 
-/// Stacks taken at switch-out, by thread id. The loader makes room only where that path is taken.
+/// Stacks taken at switch-out, by [`crate::task::Task::key`]. The loader makes room only where that path is taken.
 #[map]
-pub static PENDING: HashMap<u32, Draft> = HashMap::with_max_entries(1, 0);
+pub static PENDING: HashMap<u64, Draft> = HashMap::with_max_entries(1, 0);
 
 /// What was lost, by [`Counter`].
 #[map]
@@ -108,7 +108,10 @@ pub enum When {
         start_ns: u64,
     },
     /// After it.
-    After,
+    After {
+        /// Its first nanosecond.
+        start_ns: u64,
+    },
 }
 
 /// How the instant lies to the window.
@@ -122,15 +125,6 @@ pub fn when(now_ns: u64) -> When {
     } else if now_ns < window.end_ns {
         When::Within { start_ns: window.start_ns }
     } else {
-        When::After
-    }
-}
-
-/// Where the window starts, if the instant lies in it.
-#[inline(always)]
-pub fn window_start(now_ns: u64) -> Option<u64> {
-    match when(now_ns) {
-        When::Within { start_ns } => Some(start_ns),
-        When::Before | When::After => None,
+        When::After { start_ns: window.start_ns }
     }
 }

@@ -14,12 +14,12 @@ use aya_ebpf::{
 use profiler_common::{
     counter::Counter,
     event::{Kind, OPEN_AT_START, PREEMPTED},
-    state::{Ended, OFF_AT_START, Phase, REPLACED, SWEPT, Span, TASK_DEAD, ThreadState},
+    state::{ENDED, Ended, OFF_AT_START, Phase, SWEPT, Span, TASK_DEAD, ThreadId, ThreadState},
 };
 
 use crate::{
     capture, config, emit,
-    maps::{DUE, PENDING, TARGETS, THREADS, When, count, when, window_start},
+    maps::{DUE, Due, PENDING, TARGETS, THREADS, When, count, when},
     task::Task,
 };
 
@@ -34,124 +34,139 @@ pub fn switch(ctx: &BtfTracePointContext) {
     }
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let start_ns = match when(now_ns) {
-        When::Within { start_ns } => start_ns,
-        When::Before => return,
-        When::After => {
-            if next_is_ours {
-                resume_late(next, ctx.as_ptr());
+    match when(now_ns) {
+        When::Before => {}
+        When::Within { start_ns } => {
+            if prev_is_ours {
+                switch_out(prev, task_state(prev, ctx), start_ns, now_ns, ctx.as_ptr());
             }
-            return;
+            if next_is_ours {
+                switch_in(next, start_ns, now_ns, ctx.as_ptr());
+            }
         }
-    };
-    if prev_is_ours {
-        let preempted = ctx.arg::<u64>(0) as u8 != 0;
-        let state = if preempted {
-            0
-        } else if config::has_prev_state() != 0 {
-            ctx.arg::<u64>(3) as u32
-        } else {
-            prev.state()
-        };
-        switch_out(prev, state, start_ns, now_ns, ctx.as_ptr());
+        When::After { start_ns } => {
+            if prev_is_ours {
+                let _ = account(prev, Phase::Running, start_ns, prev.switches() - 1);
+            }
+            if next_is_ours {
+                resume_late(next, start_ns, ctx.as_ptr());
+            }
+        }
     }
-    if next_is_ours {
-        switch_in(next, start_ns, now_ns, ctx.as_ptr());
+}
+
+/// The state bits that the thread sleeps in, 0 if it was preempted or is still runnable.
+#[inline(always)]
+fn task_state(prev: Task, ctx: &BtfTracePointContext) -> u32 {
+    let preempted = ctx.arg::<u64>(0) as u8 != 0;
+    if preempted {
+        0
+    } else if config::has_prev_state() != 0 {
+        ctx.arg::<u64>(3) as u32
+    } else {
+        prev.state()
     }
 }
 
 #[inline(always)]
 fn switch_out(prev: Task, task_state: u32, start_ns: u64, now_ns: u64, ctx: *mut c_void) {
-    let tid = prev.tid();
     let switches = prev.switches();
-    let Some(state) = account(prev, tid, Phase::Running, start_ns, switches - 1) else { return };
-    if task_state & TASK_DEAD != 0 {
-        end_thread(state, tid, now_ns, switches);
-        return;
-    }
+    let Some(state) = account(prev, Phase::Running, start_ns, switches - 1) else { return };
     // SAFETY: the helper has no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     state.switch_out(now_ns, task_state, cpu, switches);
-    if config::captures_at_switch_out() && task_state != 0 {
-        capture::keep_at_switch_out(tid, ctx);
+    if task_state & TASK_DEAD != 0 {
+        end_thread(state, prev.key(), now_ns);
+    } else if config::captures_at_switch_out() && task_state != 0 {
+        capture::keep_at_switch_out(prev.key(), ctx);
     }
 }
 
-/// The last switch-out of a thread: `current` is still that thread.
+/// The last switch-out of a thread: `current` is still that thread. Its accounting stays in the
+/// map, marked, where it could not be sent.
 #[inline(always)]
-fn end_thread(state: &mut ThreadState, tid: u32, now_ns: u64, switches: u64) {
-    if state.flags & REPLACED == 0 {
-        state.switch_out(now_ns, TASK_DEAD, 0, switches);
-        state.comm = bpf_get_current_comm().unwrap_or([0; 16]);
-        emit::thread(Kind::ThreadEnded, now_ns, tid, state);
-    }
-    forget(tid);
-}
-
-#[inline(always)]
-fn forget(tid: u32) {
-    // A failure means that it was gone already.
-    let _ = THREADS.remove(&tid);
+fn end_thread(state: &mut ThreadState, key: u64, now_ns: u64) {
+    state.flags |= ENDED;
+    let comm = bpf_get_current_comm().unwrap_or([0; 16]);
     if config::captures_at_switch_out() {
-        let _ = PENDING.remove(&tid);
+        let _ = PENDING.remove(&key);
+    }
+    if emit::thread(Kind::ThreadEnded, now_ns, comm, state) && THREADS.remove(&key).is_err() {
+        // The bucket was busy. An accounting of no length is no accounting.
+        state.from_ns = state.since_ns;
     }
 }
 
 #[inline(always)]
 fn switch_in(next: Task, start_ns: u64, now_ns: u64, ctx: *mut c_void) {
-    let tid = next.tid();
-    let Some(due) = DUE.get_ptr_mut(0) else { return };
-    // SAFETY: a per-CPU value; the switch-in program of this context switch reads it, later.
-    let due = unsafe { &mut *due };
-    due.tid = 0;
+    let Some(due) = due() else { return };
     let switches = next.switches();
-    let Some(state) = account(next, tid, Phase::Runnable, start_ns, switches) else { return };
+    let Some(state) = account(next, Phase::Runnable, start_ns, switches) else { return };
     let task_state = state.task_state;
     let was_waiting = state.phase == Phase::Waiting as u32;
     let from_start = state.since_ns == state.from_ns && state.flags & OFF_AT_START != 0;
     let Ended::Interval(span) = state.switch_in(now_ns, config::min_block_ns()) else { return };
-    due.span = span;
-    due.tid = tid;
-    due.task_state = task_state;
-    due.flags =
+    let flags =
         if was_waiting { 0 } else { PREEMPTED } | if from_start { OPEN_AT_START } else { 0 };
-    due.cpu_out = u32::from(state.cpu_out);
-    due.kernel_switches = switches;
-    due.kind = Kind::Interval as u32;
-    if config::captures_at_switch_out() {
-        capture::send_kept(due, state.tgid, ctx);
-        due.tid = 0;
-    }
+    *due = Due {
+        span,
+        tid: next.tid(),
+        tgid: state.tgid,
+        task_state,
+        flags,
+        cpu_out: state.cpu_out,
+        kind: Kind::Interval as u32,
+        kernel_switches: switches,
+    };
+    hand_over(due, next.key(), ctx);
 }
 
 /// The first switch-in after the window of a thread that was off-CPU at its end: the stacks of the
 /// interval that was open then can still be had, even if the sweep comes too late for it.
 #[inline(always)]
-fn resume_late(next: Task, ctx: *mut c_void) {
-    let tid = next.tid();
-    let Some(due) = DUE.get_ptr_mut(0) else { return };
-    // SAFETY: as in `switch_in`.
-    let due = unsafe { &mut *due };
-    due.tid = 0;
-    let Some(state) = THREADS.get_ptr_mut(&tid) else { return };
-    // SAFETY: as in `account`.
-    let state = unsafe { &mut *state };
+fn resume_late(next: Task, start_ns: u64, ctx: *mut c_void) {
+    let Some(due) = due() else { return };
+    let switches = next.switches();
+    let Some(state) = account(next, Phase::Runnable, start_ns, switches) else { return };
     if state.phase == Phase::Running as u32
-        || state.flags & SWEPT != 0
-        || state.kernel_switches_last != next.switches()
+        || state.flags & (SWEPT | ENDED) != 0
+        || state.kernel_switches_last != switches
     {
         return;
     }
     state.flags |= SWEPT;
-    due.span = Span::default();
-    due.tid = tid;
-    due.task_state = state.task_state;
-    due.flags = if state.phase == Phase::Waiting as u32 { 0 } else { PREEMPTED };
-    due.cpu_out = u32::from(state.cpu_out);
-    due.kernel_switches = state.kernel_switches_last;
-    due.kind = Kind::Swept as u32;
+    *due = Due {
+        span: Span::default(),
+        tid: next.tid(),
+        tgid: state.tgid,
+        task_state: state.task_state,
+        flags: if state.phase == Phase::Waiting as u32 { 0 } else { PREEMPTED },
+        cpu_out: state.cpu_out,
+        kind: Kind::Swept as u32,
+        kernel_switches: switches,
+    };
+    hand_over(due, next.key(), ctx);
+}
+
+/// This CPU's hand-over, empty. An interval that is still in it was never taken: the kernel did
+/// not run the switch-in program.
+#[inline(always)]
+fn due() -> Option<&'static mut Due> {
+    let due = DUE.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU value; the switch-in program of this context switch reads it, later.
+    let due = unsafe { &mut *due };
+    if due.tid != 0 && due.kind == Kind::Interval as u32 {
+        count(Counter::IntervalsDropped);
+    }
+    due.tid = 0;
+    Some(due)
+}
+
+/// Leaves the interval to the switch-in program, or sends it with the stacks that were kept.
+#[inline(always)]
+fn hand_over(due: &mut Due, key: u64, ctx: *mut c_void) {
     if config::captures_at_switch_out() {
-        capture::send_kept(due, state.tgid, ctx);
+        capture::send_kept(due, key, ctx);
         due.tid = 0;
     }
 }
@@ -165,22 +180,28 @@ pub fn waking(ctx: &BtfTracePointContext) {
     }
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let Some(start_ns) = window_start(now_ns) else { return };
-    let tid = woken.tid();
-    if let Some(state) = THREADS.get_ptr_mut(&tid) {
-        // SAFETY: a value of a preallocated hash map. The thread's own switches are the other
-        // writers; the scheduler orders them against its wake-up.
-        unsafe { (*state).wake(now_ns) };
+    let (start_ns, within) = match when(now_ns) {
+        When::Before => return,
+        When::Within { start_ns } => (start_ns, true),
+        When::After { start_ns } => (start_ns, false),
+    };
+    if let Some(state) = THREADS.get_ptr_mut(&woken.key()) {
+        if within {
+            // SAFETY: a value of a preallocated hash map. The thread's own switches are the other
+            // writers; the scheduler orders them against its wake-up.
+            unsafe { (*state).wake(now_ns) };
+        }
         return;
     }
     // A thread on its way off a CPU was running: its switch-out, yet to come, is its first event.
     if woken.on_cpu() {
         return;
     }
-    let switches = woken.switches();
-    if let Some(state) = account(woken, tid, Phase::Waiting, start_ns, switches) {
+    if let Some(state) = account(woken, Phase::Waiting, start_ns, woken.switches()) {
         state.task_state = woken.state();
-        state.wake(now_ns);
+        if within {
+            state.wake(now_ns);
+        }
     }
 }
 
@@ -192,89 +213,114 @@ pub fn fork(ctx: &BtfTracePointContext) {
         return;
     }
     let child = Task::new(ctx.arg(1));
-    let (tid, tgid) = (child.tid(), child.tgid());
+    let id = child.id();
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let state = ThreadState::born(now_ns, tgid);
-    if tid == tgid {
+    let state = ThreadState::born(now_ns, Phase::Runnable, id, 0);
+    if id.tid == id.tgid {
         if config::only_tgid() != 0 {
             return;
         }
-        if TARGETS.insert(&tgid, &child.start_time(), 0).is_err() {
+        if TARGETS.insert(&id.tgid, &child.start_time(), 0).is_err() {
             count(Counter::ThreadsUntracked);
             return;
         }
-        emit::thread(Kind::ProcessBorn, now_ns, tid, &state);
+        emit::process(Kind::ProcessBorn, now_ns, &state);
     }
-    if window_start(now_ns).is_some() && THREADS.insert(&tid, &state, 0).is_err() {
+    let within = matches!(when(now_ns), When::Within { .. });
+    if within && THREADS.insert(&child.key(), &state, 0).is_err() {
         count(Counter::ThreadsUntracked);
     }
 }
 
 /// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`.
 ///
-/// The thread that calls `exec` becomes the process's only one and takes the leader's id; the
-/// others, the leader too, have ended.
+/// The thread that calls `exec` becomes the process's only one and takes the leader's id. If that
+/// is not its own, it is accounted as another thread from there on.
 #[inline(always)]
 pub fn exec(ctx: &BtfTracePointContext) {
     let task = Task::new(ctx.arg(0));
     if !task.is_watched() || !task.is_of_target() {
         return;
     }
-    let (tid, tgid) = (task.tid(), task.tgid());
+    let id = task.id();
+    let old_id = ThreadId { tid: ctx.arg::<u64>(1) as u32, tgid: id.tgid };
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let mut state = ThreadState::first_seen(now_ns, Phase::Running, tgid, task.switches());
-    emit::thread(Kind::Exec, now_ns, tid, &state);
-    let old_tid = ctx.arg::<u64>(1) as u32;
-    let Some(start_ns) = window_start(now_ns) else { return };
-    if old_tid == tid {
+    let switches = task.switches();
+    let renewed = ThreadState::born(now_ns, Phase::Running, id, switches);
+    emit::process(Kind::Exec, now_ns, &renewed);
+    let When::Within { start_ns } = when(now_ns) else { return };
+    if old_id.tid == id.tid && config::split_at_exec() == 0 {
         return;
     }
-    let leader_gone = THREADS.get_ptr(&tid).is_none();
-    if let Some(leader) = THREADS.get_ptr_mut(&tid) {
-        // SAFETY: a value of a preallocated hash map; its thread is a zombie.
-        let leader = unsafe { &mut *leader };
-        leader.switch_out(now_ns, TASK_DEAD, 0, leader.kernel_switches_last);
-        emit::thread(Kind::ThreadEnded, now_ns, tid, leader);
+    let Some(state) = account(task, Phase::Running, start_ns, switches) else { return };
+    state.tid = old_id.tid;
+    let comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    let mut old = *state;
+    old.leave(now_ns);
+    if !emit::thread(Kind::ThreadEnded, now_ns, comm, &old) {
+        count(Counter::EventsDropped);
     }
-    if let Some(old) = account(task, old_tid, Phase::Running, start_ns, task.switches()) {
-        old.switch_out(now_ns, TASK_DEAD, 0, old.kernel_switches_last);
-        old.switches -= 1;
-        emit::thread(Kind::ThreadEnded, now_ns, old_tid, old);
-        old.flags |= REPLACED;
-    }
-    if leader_gone {
-        forget(old_tid);
-    }
-    state.kernel_switches_last = state.kernel_switches_first;
-    if THREADS.insert(&tid, &state, 0).is_err() {
-        count(Counter::ThreadsUntracked);
-    }
+    *state = renewed;
 }
 
-/// The accounting of a thread; at its first event in the window, a fresh one that says it was in
-/// `phase` since the window's start.
+/// `sched_process_free(struct task_struct *p)`: a process is gone when its leader is.
+#[inline(always)]
+pub fn free(ctx: &BtfTracePointContext) {
+    let task = Task::new(ctx.arg(0));
+    let id = task.id();
+    if id.tid != id.tgid || !task.is_watched() {
+        return;
+    }
+    let Some(start_time) = TARGETS.get_ptr(&id.tgid) else { return };
+    // SAFETY: a value of a preallocated hash map, a single word.
+    if unsafe { *start_time } != task.start_time() {
+        return;
+    }
+    // SAFETY: the helper has no preconditions.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let _ = TARGETS.remove(&id.tgid);
+    emit::process(Kind::ProcessGone, now_ns, &ThreadState::born(now_ns, Phase::Running, id, 0));
+}
+
+/// The accounting of a thread; at its first event since the window began, a fresh one that says
+/// it was in `phase` since then, or since its creation where no event told of that (threads that
+/// the kernel makes for io_uring).
+///
+/// A first event after the end of the window tells the past just as well.
 #[inline(always)]
 fn account(
     task: Task,
-    tid: u32,
     phase: Phase,
     start_ns: u64,
     switches_before: u64,
 ) -> Option<&'static mut ThreadState> {
-    let found = match THREADS.get_ptr_mut(&tid) {
-        Some(state) => Some(state),
-        None => {
-            if !task.is_of_target() {
-                return None;
-            }
-            let state = ThreadState::first_seen(start_ns, phase, task.tgid(), switches_before);
-            // Another CPU may have been first; then its entry is the one to go on with.
-            let _ = THREADS.insert(&tid, &state, u64::from(BPF_NOEXIST));
-            THREADS.get_ptr_mut(&tid)
+    let key = task.key();
+    let mut found = THREADS.get_ptr_mut(&key);
+    if let Some(state) = found {
+        // SAFETY: as below.
+        if unsafe { (*state).flags } & ENDED != 0 {
+            // What ended had the same place in memory.
+            let _ = THREADS.remove(&key);
+            count(Counter::EventsDropped);
+            found = None;
         }
-    };
+    }
+    if found.is_none() {
+        if !task.is_of_target() {
+            return None;
+        }
+        let born_ns = task.start_time();
+        let state = if born_ns > start_ns {
+            ThreadState::born(born_ns, phase, task.id(), switches_before)
+        } else {
+            ThreadState::first_seen(start_ns, phase, task.id(), switches_before)
+        };
+        // Another CPU may have been first; then its entry is the one to go on with.
+        let _ = THREADS.insert(&key, &state, u64::from(BPF_NOEXIST));
+        found = THREADS.get_ptr_mut(&key);
+    }
     if found.is_none() {
         count(Counter::ThreadsUntracked);
     }

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_task, bpf_probe_read_kernel,
     generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
 };
-use profiler_common::event::UserRegs;
+use profiler_common::{event::UserRegs, state::ThreadId};
 
 use crate::{config, maps::TARGETS};
 
@@ -36,6 +36,19 @@ impl Task {
         // SAFETY: the offset is that of a field of `T` in the running kernel's BTF, and the
         // verifier checks the load against the same BTF.
         unsafe { self.0.add(offset as usize).cast::<T>().read_volatile() }
+    }
+
+    /// What tells it from every other thread that lives at the same time, even while an `exec`
+    /// swaps thread ids.
+    #[inline(always)]
+    pub fn key(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Its ids.
+    #[inline(always)]
+    pub fn id(self) -> ThreadId {
+        ThreadId { tid: self.tid(), tgid: self.tgid() }
     }
 
     /// Thread id in the initial PID namespace.
@@ -177,7 +190,8 @@ pub fn user_regs(task: *mut c_void, out: &mut UserRegs) -> bool {
 
 #[inline(always)]
 fn keep(regs: &PtRegs, out: &mut UserRegs) -> bool {
-    if regs.cs != USER_CS_64 {
+    // Threads that the kernel makes for io_uring and vhost have a register frame, but no user code.
+    if regs.cs != USER_CS_64 || regs.ip == 0 || regs.sp == 0 {
         return false;
     }
     out.ip = regs.ip;

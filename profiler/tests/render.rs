@@ -10,9 +10,9 @@ use std::{fs, path::Path};
 
 use stallscope::{
     analysis::{
-        Report, Selection, default_states,
+        Report, default_states,
         report::{Frame, FrameKind, Reason, Role, Site, StackQuality, State},
-        select,
+        select_states,
     },
     render::{Format, Style, summary},
 };
@@ -27,7 +27,10 @@ fn rendered(report: &Report, format: Format) -> String {
 /// As the pipeline does: pictures show a choice of states.
 fn for_format(report: Report, format: Format) -> Report {
     let states = format.is_picture().then(|| default_states(&report));
-    select(report, &Selection { states, ..Selection::default() })
+    match states {
+        Some(states) => select_states(report, &states),
+        None => report,
+    }
 }
 
 /// inferno's script is not ours, and in a golden file it would hide what is.

@@ -194,7 +194,7 @@ impl Sample {
 
     /// The names of everything on the sample's stacks.
     pub fn names(&self) -> SymbolTable {
-        SymbolTable::from_names(self.names.clone())
+        self.names.clone().into_iter().collect()
     }
 
     fn user_stack(&mut self, functions: &[&str]) -> UserStackId {

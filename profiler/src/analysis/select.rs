@@ -86,6 +86,7 @@ fn keep_sites(report: &mut Report, keep: impl Fn(State, u32) -> bool) {
     }
     report.sites.retain(|site| keep(site.state, site.pool));
     for window in &mut report.starvation {
-        window.sites = window.sites.iter().filter_map(|site| moved[*site]).collect();
+        window.sites =
+            window.sites.iter().filter_map(|site| moved.get(*site).copied().flatten()).collect();
     }
 }

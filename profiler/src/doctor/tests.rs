@@ -26,6 +26,7 @@ fn debian_12() -> Facts {
             sleepable_iter: true,
             missing_caps: vec![],
             kprobes: true,
+            ..Probe::default()
         }),
         capabilities: Capabilities(0x1ff_ffff_ffff),
         program: PathBuf::from("/usr/bin/stallscope"),

@@ -154,10 +154,11 @@ impl KernelBtf {
                 return Ok(Some(base + offset));
             }
             let inner = word(&self.bytes, entry + 4)?;
-            if name.is_empty() && matches!(self.info(inner)?.0, KIND_STRUCT | KIND_UNION) {
-                if let Some(found) = self.member_bits(inner, member, base + offset)? {
-                    return Ok(Some(found));
-                }
+            if name.is_empty()
+                && matches!(self.info(inner)?.0, KIND_STRUCT | KIND_UNION)
+                && let Some(found) = self.member_bits(inner, member, base + offset)?
+            {
+                return Ok(Some(found));
             }
         }
         Ok(None)

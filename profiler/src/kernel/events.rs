@@ -16,6 +16,8 @@ pub enum Event<'bytes> {
     Exec(ThreadEvent),
     /// A process that is watched too was forked.
     ProcessBorn(ThreadEvent),
+    /// A watched process is gone.
+    ProcessGone(ThreadEvent),
     /// The roll-call found a thread.
     Present(ThreadEvent),
 }
@@ -45,6 +47,7 @@ pub fn parse(bytes: &[u8]) -> Option<Event<'_>> {
         kind if kind == Kind::ThreadEnded as u32 => thread().map(Event::ThreadEnded),
         kind if kind == Kind::Exec as u32 => thread().map(Event::Exec),
         kind if kind == Kind::ProcessBorn as u32 => thread().map(Event::ProcessBorn),
+        kind if kind == Kind::ProcessGone as u32 => thread().map(Event::ProcessGone),
         kind if kind == Kind::Present as u32 => thread().map(Event::Present),
         _ => None,
     }

@@ -1,12 +1,16 @@
 //! The programs, loaded and attached. Dropping [`Programs`] detaches them; so does the death of
 //! the process, since every attachment is a file descriptor.
 
-use std::{fs::File, io::Read as _};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    ops::Range,
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, Iter, KProbe},
 };
 use profiler_common::{
@@ -18,7 +22,7 @@ use profiler_common::{
 use super::probe::Probe;
 use crate::{
     failure::Failure,
-    units::{Ktime, Nanos, Pid, Tid},
+    units::{Ktime, Nanos, Pid},
 };
 
 /// The kernel side, as `cargo xtask ebpf` built it.
@@ -31,13 +35,37 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
 /// stack, whose length is `THREAD_SIZE` (x86-64 without KASAN).
 const PT_REGS_OFFSET: u32 = 16 * 1024 - 168;
 
+/// A visit of every thread, prepared. It writes to the ring buffer, which somebody should read
+/// meanwhile: thousands of threads can be more than fits.
+#[derive(Debug)]
+pub struct Visit {
+    file: File,
+}
+
+impl Visit {
+    /// Pays the visit. Can block on a process whose memory cannot be read now.
+    ///
+    /// # Errors
+    /// If the kernel breaks it off.
+    pub fn run(mut self) -> io::Result<()> {
+        // Nothing comes through the file: one read runs the program for every thread.
+        let mut nothing = Vec::new();
+        self.file.read_to_end(&mut nothing).map(|_| ())
+    }
+}
+
+/// `BPF_NOEXIST` of `linux/bpf.h`: enter only what is not there.
+const BPF_NOEXIST: u64 = 1;
+
 /// What is to be recorded.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The process, and with `children` those of its descendants that exist already.
-    pub targets: Vec<Pid>,
+    /// The process.
+    pub target: Pid,
     /// Whether child processes are watched too.
     pub children: bool,
+    /// Whether a thread that replaces its program is accounted as another one from there on.
+    pub split_at_exec: bool,
     /// Intervals shorter than this are counted and not recorded.
     pub min_block: Nanos,
     /// Where stacks are captured.
@@ -70,8 +98,8 @@ impl Programs {
         Self::try_load(probe, request).map_err(|error| {
             let refused = error.chain().any(|cause| {
                 cause
-                    .downcast_ref::<std::io::Error>()
-                    .is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
+                    .downcast_ref::<io::Error>()
+                    .is_some_and(|io| io.kind() == io::ErrorKind::PermissionDenied)
             });
             if refused {
                 Failure::NotPermitted(format!(
@@ -88,10 +116,6 @@ impl Programs {
     fn try_load(probe: &Probe, request: &Request) -> Result<Self> {
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
         let mut ebpf = load_object(probe, request, &btf)?;
-        let mut targets: HashMap<_, u32, u64> = map(&mut ebpf, "TARGETS")?;
-        for pid in &request.targets {
-            targets.insert(pid.0, 0, 0).context("cannot enter the target")?;
-        }
         let mut window: Array<_, Window> = map(&mut ebpf, "WINDOW")?;
         window.set(0, Window::CLOSED, 0).context("cannot write the window")?;
         let mut programs = Self { ebpf, btf, has_sweep: probe.sleepable_iter };
@@ -99,9 +123,10 @@ impl Programs {
         if programs.has_sweep {
             programs.load_iterator("sweep")?;
         }
-        // The start times of the targets must be there before the first event is looked at.
-        programs.roll_call()?;
-        for tracepoint in ["sched_process_fork", "sched_process_exec", "sched_waking"] {
+        programs.adopt(&[request.target])?;
+        for tracepoint in
+            ["sched_process_fork", "sched_process_exec", "sched_process_free", "sched_waking"]
+        {
             programs.attach_tracepoint(tracepoint, tracepoint)?;
         }
         match request.hook {
@@ -113,6 +138,33 @@ impl Programs {
         }
         programs.attach_tracepoint("sched_switch", "sched_switch")?;
         Ok(programs)
+    }
+
+    /// Watches processes that exist already, beside those that are forked from now on.
+    ///
+    /// An id that was entered before stays as it is; one whose process is gone is dropped again,
+    /// so that a later process with the same id is not mistaken for it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn adopt(&mut self, pids: &[Pid]) -> Result<()> {
+        let mut targets: HashMap<_, u32, u64> = map(&mut self.ebpf, "TARGETS")?;
+        for pid in pids {
+            match targets.insert(pid.0, 0, BPF_NOEXIST) {
+                Ok(()) => {}
+                Err(MapError::SyscallError(error))
+                    if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).context("cannot enter a process to watch"),
+            }
+        }
+        self.roll_call()?.run()?;
+        let mut targets: HashMap<_, u32, u64> = map(&mut self.ebpf, "TARGETS")?;
+        for pid in pids {
+            if matches!(targets.get(&pid.0, 0), Ok(0)) {
+                targets.remove(&pid.0).context("cannot drop a process that is gone")?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the reading end of the ring buffer; once.
@@ -132,43 +184,57 @@ impl Programs {
         Ok(aya_log::EbpfLogger::init_with_logger(&mut self.ebpf, log)?)
     }
 
-    /// Says which instants belong to the window.
+    /// Forgets every accounting: the window is about to be opened again.
     ///
     /// # Errors
-    /// If the kernel refuses the write.
-    pub fn set_window(&mut self, start: Ktime, end: Ktime) -> Result<()> {
-        let mut window: Array<_, Window> = map(&mut self.ebpf, "WINDOW")?;
-        window.set(0, Window { start_ns: start.0, end_ns: end.0 }, 0)?;
+    /// If the map cannot be changed.
+    pub fn forget_threads(&mut self) -> Result<()> {
+        let mut threads: HashMap<_, u64, ThreadState> = map(&mut self.ebpf, "THREADS")?;
+        let keys: Vec<u64> = threads.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            threads.remove(&key)?;
+        }
         Ok(())
     }
 
-    /// Has every thread of the targets put into the ring buffer.
+    /// Says which instants belong to the window; `None` for none at all.
     ///
     /// # Errors
-    /// If the kernel refuses the iteration.
-    pub fn roll_call(&mut self) -> Result<()> {
-        self.iterate("roll_call")
+    /// If the kernel refuses the write.
+    pub fn set_window(&mut self, bounds: Option<Range<Ktime>>) -> Result<()> {
+        let value = bounds.map_or(Window::CLOSED, |bounds| Window {
+            start_ns: bounds.start.0,
+            end_ns: bounds.end.0,
+        });
+        let mut window: Array<_, Window> = map(&mut self.ebpf, "WINDOW")?;
+        window.set(0, value, 0)?;
+        Ok(())
     }
 
-    /// Has the registers and stacks of every thread that is off-CPU put into the ring buffer.
-    /// Does nothing where the kernel cannot.
+    /// A visit that puts every thread of the targets into the ring buffer.
     ///
     /// # Errors
     /// If the kernel refuses the iteration.
-    pub fn sweep(&mut self) -> Result<()> {
-        if self.has_sweep { self.iterate("sweep") } else { Ok(()) }
+    pub fn roll_call(&mut self) -> Result<Visit> {
+        self.visit("roll_call")
+    }
+
+    /// A visit that puts the registers and stacks of every thread that is off-CPU into the ring
+    /// buffer; `None` where the kernel cannot.
+    ///
+    /// # Errors
+    /// If the kernel refuses the iteration.
+    pub fn sweep(&mut self) -> Result<Option<Visit>> {
+        if self.has_sweep { self.visit("sweep").map(Some) } else { Ok(None) }
     }
 
     /// The accounting of every thread that had an event.
     ///
     /// # Errors
     /// If the map cannot be read.
-    pub fn threads(&mut self) -> Result<Vec<(Tid, ThreadState)>> {
-        let threads: HashMap<_, u32, ThreadState> = map(&mut self.ebpf, "THREADS")?;
-        threads
-            .iter()
-            .map(|entry| entry.map(|(tid, state)| (Tid(tid), state)).map_err(Into::into))
-            .collect()
+    pub fn threads(&mut self) -> Result<Vec<ThreadState>> {
+        let threads: HashMap<_, u64, ThreadState> = map(&mut self.ebpf, "THREADS")?;
+        threads.iter().map(|entry| entry.map(|(_, state)| state).map_err(Into::into)).collect()
     }
 
     /// What was lost so far, all CPUs added up.
@@ -193,15 +259,11 @@ impl Programs {
         Ok(())
     }
 
-    fn iterate(&mut self, name: &str) -> Result<()> {
+    fn visit(&mut self, name: &str) -> Result<Visit> {
         let program: &mut Iter =
             self.ebpf.program_mut(name).context("no such program")?.try_into()?;
         let link = program.attach().with_context(|| format!("cannot attach {name}"))?;
-        let mut file: File = program.take_link(link)?.into_file()?;
-        // The programs write to the ring buffer, not to the file: one read runs them all.
-        let mut nothing = Vec::new();
-        file.read_to_end(&mut nothing).with_context(|| format!("cannot run {name}"))?;
-        Ok(())
+        Ok(Visit { file: program.take_link(link)?.into_file()? })
     }
 
     fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<()> {
@@ -228,10 +290,7 @@ impl Programs {
 }
 
 fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
-    let only_tgid = match request.targets.as_slice() {
-        [only] if !request.children => only.0,
-        _ => 0,
-    };
+    let only_tgid = if request.children { 0 } else { request.target.0 };
     // What `bpf_get_stack` puts before the caller of the scheduler: in a BTF tracepoint the
     // program, the trampoline and `__schedule`; in a kprobe the probed function and `__schedule`.
     let skip: u32 = if request.hook == HookPath::FinishTaskSwitch { 2 } else { 3 };
@@ -239,6 +298,7 @@ fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
     let globals: Vec<(&str, u32)> = [
         ("HOOK_PATH", request.hook as u32),
         ("ONLY_TGID", only_tgid),
+        ("SPLIT_AT_EXEC", u32::from(request.split_at_exec)),
         ("HAS_PREV_STATE", u32::from(probe.prev_state)),
         ("HAS_TASK_PT_REGS", u32::from(probe.bpf_task_pt_regs)),
         ("PT_REGS_OFFSET", PT_REGS_OFFSET),
@@ -265,7 +325,7 @@ fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
 /// A typed map of the object.
 fn map<'ebpf, M>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<M>
 where
-    M: TryFrom<&'ebpf mut Map, Error = aya::maps::MapError>,
+    M: TryFrom<&'ebpf mut Map, Error = MapError>,
 {
     let map = ebpf.map_mut(name).with_context(|| format!("the object has no map {name}"))?;
     Ok(M::try_from(map)?)

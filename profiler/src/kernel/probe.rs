@@ -30,7 +30,8 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_SYS_PTRACE: u32 = 19;
 
 /// What the running kernel offers and the present rights allow.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that a kernel has or lacks")]
 pub struct Probe {
     /// Kernel release.
     pub release: String,

@@ -43,11 +43,11 @@ fn add(text: &str, seen: &mut HashSet<(bool, u64)>, usage: &mut Usage) {
         }
     } else if let Some(id) = field("prog_id:") {
         // Links name the program too, but only the program's own entry has the counts.
-        if let Some(misses) = field("recursion_misses:") {
-            if seen.insert((false, id)) {
-                usage.misses += misses;
-                usage.run_time += Nanos(field("run_time_ns:").unwrap_or(0));
-            }
+        if let Some(misses) = field("recursion_misses:")
+            && seen.insert((false, id))
+        {
+            usage.misses += misses;
+            usage.run_time += Nanos(field("run_time_ns:").unwrap_or(0));
         }
     }
 }

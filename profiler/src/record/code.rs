@@ -19,8 +19,8 @@ use crate::{
     unwind::{AddressSpace, CodeFile, WalkRegs, WalkedFrame, code, elf, space::WalkEnd},
 };
 
-/// How often the mappings of one process are read again at most, because of an address in none.
-const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
+/// How long an address that a reading of the mappings did not explain is not looked for again.
+const UNEXPLAINED_FOR: Duration = Duration::from_secs(1);
 
 /// The modules of a recording, and the processes that map them.
 #[derive(Debug, Default)]
@@ -30,8 +30,6 @@ pub struct CodeMap {
     processes: HashMap<Pid, ProcessCode>,
     /// Times the mappings of a living process could not be read.
     pub mappings_unread: u64,
-    /// Files that could not be opened.
-    pub modules_unreadable: u64,
 }
 
 /// What makes two mappings ones of the same file.
@@ -61,8 +59,13 @@ struct ProcessCode {
     space: AddressSpace,
     ranges: Vec<Range>,
     /// What was written to the recording.
-    known: HashSet<(u64, u64, Option<ModuleId>)>,
-    refreshed: Option<Instant>,
+    known: HashSet<(u64, u64, ModuleId)>,
+    /// The mappings as they were last read.
+    seen: Vec<ExecMapping>,
+    /// When they were last read.
+    refreshed: Option<Ktime>,
+    /// Addresses that were in none of them, and since when that is known.
+    unexplained: HashMap<Avma, Instant>,
 }
 
 #[derive(Debug)]
@@ -81,37 +84,21 @@ impl CodeMap {
             self.mappings_unread += u64::from(target::by_pid(pid.0).is_ok());
             return;
         };
-        let mut ranges = Vec::with_capacity(mappings.len());
-        for mapping in &mappings {
-            let loaded = self.module_of(pid, mapping, facts);
-            let bias = loaded.and_then(|index| {
-                let code = self.modules[index].code.as_ref()?;
-                code.bias(mapping.start, mapping.offset)
-            });
-            ranges.push((loaded, bias));
+        let process = self.processes.entry(pid).or_default();
+        process.refreshed = Some(super::clock::now());
+        if process.seen == mappings && self.modules.iter().all(|module| module.file.is_some()) {
+            return;
         }
+        let modules: Vec<Option<usize>> =
+            mappings.iter().map(|mapping| self.module_of(pid, mapping, facts)).collect();
         let process = self.processes.entry(pid).or_default();
         process.space.clear();
         process.ranges.clear();
-        for (mapping, (loaded, bias)) in mappings.iter().zip(ranges) {
-            let range = mapping.start..mapping.end;
-            let module = loaded.map(|index| &self.modules[index]);
-            match (module.and_then(|module| module.code.as_ref()), bias) {
-                (Some(code), Some(bias)) => process.space.map_file(range, bias, code),
-                _ => process.space.map_memory(range),
-            }
-            let id = module.map(|module| module.facts.id);
-            // Without segments to tell, addresses count from the start of the file.
-            let bias = bias.unwrap_or(mapping.start.0.wrapping_sub(mapping.offset.0));
-            process.ranges.push(Range {
-                start: mapping.start.0,
-                end: mapping.end.0,
-                bias,
-                module: id,
-            });
-            if let (Some(module), true) =
-                (id, process.known.insert((mapping.start.0, mapping.end.0, id)))
-            {
+        for (mapping, index) in mappings.iter().zip(modules) {
+            let module = index.map(|index| &self.modules[index]);
+            process.map(mapping, module);
+            let Some(module) = module.map(|module| module.facts.id) else { continue };
+            if process.known.insert((mapping.start.0, mapping.end.0, module)) {
                 facts.push(Record::Mapping(Mapping {
                     at,
                     pid,
@@ -122,7 +109,7 @@ impl CodeMap {
                 }));
             }
         }
-        process.refreshed = Some(Instant::now());
+        process.seen = mappings;
     }
 
     /// Forgets what a process had mapped: it replaced its program.
@@ -144,11 +131,15 @@ impl CodeMap {
         }
         let process = self.processes.entry(pid).or_default();
         let mut walk = process.space.walk(regs, stack);
-        if matches!(walk.end, WalkEnd::Unmapped(_))
-            && process.refreshed.is_none_or(|last| last.elapsed() >= REFRESH_INTERVAL)
+        if let WalkEnd::Unmapped(address) = walk.end
+            && process.may_have_changed(address, at)
         {
             self.refresh(pid, at, facts);
-            walk = self.processes.entry(pid).or_default().space.walk(regs, stack);
+            let process = self.processes.entry(pid).or_default();
+            walk = process.space.walk(regs, stack);
+            if let WalkEnd::Unmapped(address) = walk.end {
+                process.unexplained.insert(address, Instant::now());
+            }
         }
         let process = self.processes.entry(pid).or_default();
         let frames = walk.frames.iter().map(|frame| process.place(*frame)).collect();
@@ -158,6 +149,16 @@ impl CodeMap {
             WalkEnd::Broken | WalkEnd::Unmapped(_) => StackEnd::Broken,
         };
         (frames, end)
+    }
+
+    /// The processes whose mappings are known.
+    pub fn processes(&self) -> Vec<Pid> {
+        self.processes.keys().copied().collect()
+    }
+
+    /// How many files could not be opened.
+    pub fn modules_unreadable(&self) -> u64 {
+        self.modules.iter().filter(|module| module.file.is_none()).count() as u64
     }
 
     /// The modules so far.
@@ -190,15 +191,19 @@ impl CodeMap {
             MappingKind::Vdso => FileKey::Vdso,
             MappingKind::Anonymous | MappingKind::Other => return None,
         };
-        if let Some(&index) = self.by_file.get(&key) {
+        let known = self.by_file.get(&key).copied();
+        if let Some(index) = known.filter(|&index| self.modules[index].file.is_some()) {
             return Some(index);
         }
+        // One that could not be opened is tried again: it may have been in the middle of an exec.
         let file = match mapping.kind {
             MappingKind::Vdso => vdso(pid, mapping),
             _ => target::open_mapped(pid, mapping).ok(),
         };
-        self.modules_unreadable += u64::from(file.is_none());
-        let index = self.modules.len();
+        if let (Some(index), None) = (known, &file) {
+            return Some(index);
+        }
+        let index = known.unwrap_or(self.modules.len());
         let (code, build_id) = match &file {
             Some(file) => (
                 CodeFile::parse(&ReadCache::new(file)).ok(),
@@ -214,13 +219,42 @@ impl CodeMap {
         };
         facts.push(Record::Module(module.clone()));
         let root = PathBuf::from(format!("/proc/{pid}/root"));
-        self.modules.push(LoadedModule { facts: module, code, file, root });
+        let loaded = LoadedModule { facts: module, code, file, root };
+        match known {
+            Some(index) => self.modules[index] = loaded,
+            None => self.modules.push(loaded),
+        }
         self.by_file.insert(key, index);
         Some(index)
     }
 }
 
 impl ProcessCode {
+    /// Adds an executable mapping and the module that it shows.
+    fn map(&mut self, mapping: &ExecMapping, module: Option<&LoadedModule>) {
+        let range = mapping.start..mapping.end;
+        let code = module.and_then(|module| module.code.as_ref());
+        let bias = code.and_then(|code| code.bias(mapping.start, mapping.offset));
+        match (code, bias) {
+            (Some(code), Some(bias)) => self.space.map_file(range, bias, code),
+            _ => self.space.map_memory(range),
+        }
+        self.ranges.push(Range {
+            start: mapping.start.0,
+            end: mapping.end.0,
+            // Without segments to tell, addresses count from the start of the file.
+            bias: bias.unwrap_or(mapping.start.0.wrapping_sub(mapping.offset.0)),
+            module: module.map(|module| module.facts.id),
+        });
+    }
+
+    /// Whether an address in no mapping may lie in one that is younger than the last reading.
+    fn may_have_changed(&self, address: Avma, at: Ktime) -> bool {
+        let known = self.unexplained.get(&address);
+        self.refreshed.is_none_or(|refreshed| refreshed <= at)
+            && known.is_none_or(|since| since.elapsed() >= UNEXPLAINED_FOR)
+    }
+
     /// A walked frame, free of where its file was loaded.
     fn place(&self, frame: WalkedFrame) -> RawFrame {
         let at = frame.lookup().0;

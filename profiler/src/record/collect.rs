@@ -1,29 +1,36 @@
 //! What came out of the ring buffer, turned into the facts of a recording.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use profiler_common::{
-    config::HookPath,
     counter::Counter,
     event::{HAS_REGS, IntervalEvent, OPEN_AT_START, PREEMPTED, ThreadEvent},
-    state::{Ended, OFF_AT_START, Phase, Span, ThreadState},
+    state::{ENDED, Ended, OFF_AT_START, Phase, Span, ThreadId, ThreadState},
 };
 
 use super::code::CodeMap;
 use crate::{
     kernel::{Event, events},
     recording::{
-        Interval, KernelStack, KernelStackId, RawFrame, Record, Regs, StackEnd, ThreadName,
-        ThreadTotals, UserStack, UserStackId,
+        Interval, KernelStack, KernelStackId, RawFrame, Record, Regs, Session, StackEnd,
+        ThreadName, ThreadTotals, UserStack, UserStackId,
         file::{WriteError, Writer},
     },
     units::{Avma, Ktime, Nanos, Pid, Tid},
     unwind::WalkRegs,
 };
 
+/// The phase of a thread of which nothing is known: no [`Phase`], so that its time goes into no
+/// interval and is reported as unknown.
+const UNKNOWN: u32 = 0;
+
 /// The facts of a recording under way.
 pub struct Collector {
     writer: Writer,
+    /// Facts that wait for the session, which comes first in the file.
+    held: Option<Vec<Record>>,
+    /// What ended before this instant was seen while the window was not open yet.
+    start: Ktime,
     /// Where code is mapped.
     pub code: CodeMap,
     user_stacks: HashMap<(Vec<RawFrame>, StackEnd), UserStackId>,
@@ -32,10 +39,12 @@ pub struct Collector {
     /// By thread and its switch counter: the same stacks can come from the sweep and from the
     /// thread's next switch-in, and later ones belong to other waits.
     swept: HashMap<(Tid, u64), Swept>,
+    /// The threads that the roll-call at the start of the window found.
+    present_first: HashMap<Tid, ThreadEvent>,
     /// The threads that the latest roll-call found.
     present: HashMap<Tid, ThreadEvent>,
-    /// A process replaced its program since this was last asked.
-    exec_seen: Option<Pid>,
+    /// Processes that replaced their program.
+    execs: HashSet<Pid>,
     /// What was recorded, for the progress line.
     pub tally: Tally,
     lost: HashMap<Counter, u64>,
@@ -63,25 +72,53 @@ impl Collector {
     pub fn new(writer: Writer) -> Self {
         Self {
             writer,
+            held: Some(Vec::new()),
+            start: Ktime(0),
             code: CodeMap::default(),
             user_stacks: HashMap::new(),
             kernel_stacks: HashMap::new(),
             names: HashMap::new(),
             swept: HashMap::new(),
+            present_first: HashMap::new(),
             present: HashMap::new(),
-            exec_seen: None,
+            execs: HashSet::new(),
             tally: Tally::default(),
             lost: HashMap::new(),
             scratch: Vec::new(),
         }
     }
 
+    /// The window is open from `start` on.
+    pub fn window_opened(&mut self, start: Ktime) {
+        self.start = start;
+    }
+
+    /// Writes the session, and behind it everything that waited for it, except what a command that
+    /// was launched waited for before it was itself.
+    ///
+    /// # Errors
+    /// If the recording is full or cannot be written.
+    pub fn begin(&mut self, session: Session) -> Result<(), WriteError> {
+        let held = self.held.take().unwrap_or_default();
+        self.writer.append(&Record::Session(session))?;
+        held.iter()
+            .filter(|fact| !matches!(fact, Record::Interval(_) | Record::Totals(_)))
+            .try_for_each(|record| self.writer.append(record))?;
+        self.writer.flush()
+    }
+
     /// Appends a fact.
     ///
     /// # Errors
     /// If the recording is full or cannot be written.
-    pub fn append(&mut self, record: &Record) -> Result<(), WriteError> {
-        self.writer.append(record)
+    pub fn append(&mut self, record: Record) -> Result<(), WriteError> {
+        match &mut self.held {
+            Some(held) => {
+                held.push(record);
+                Ok(())
+            }
+            None => self.writer.append(&record),
+        }
     }
 
     /// Takes one record of the ring buffer.
@@ -101,25 +138,22 @@ impl Collector {
                 self.swept.insert(wait, Swept { regs: regs(&event), user_stack, kernel_stack });
                 Ok(())
             }
-            Event::ThreadEnded(event) => {
-                let name = self.name(&event.state.comm, Pid(event.tgid), Tid(event.tid));
-                self.totals(Tid(event.tid), &event.state, event.at_ns, name, false)
-            }
+            Event::ThreadEnded(event) => self.thread_ended(&event),
             Event::Exec(event) => {
-                let pid = Pid(event.tgid);
+                let pid = Pid(event.state.tgid);
                 self.code.forget(pid);
-                self.exec_seen = Some(pid);
+                self.execs.insert(pid);
                 self.refresh(pid, Ktime(event.at_ns))
             }
-            Event::ProcessBorn(event) => self.refresh(Pid(event.tgid), Ktime(event.at_ns)),
+            Event::ProcessBorn(event) => self.refresh(Pid(event.state.tgid), Ktime(event.at_ns)),
+            Event::ProcessGone(event) => {
+                self.code.forget(Pid(event.state.tgid));
+                Ok(())
+            }
             Event::Present(event) => {
-                self.rename(
-                    Ktime(event.at_ns),
-                    &event.state.comm,
-                    Pid(event.tgid),
-                    Tid(event.tid),
-                )?;
-                self.present.insert(Tid(event.tid), event);
+                let (pid, tid) = (Pid(event.state.tgid), Tid(event.state.tid));
+                self.rename(Ktime(event.at_ns), &event.comm, pid, tid)?;
+                self.present.insert(tid, event);
                 Ok(())
             }
         }
@@ -135,49 +169,103 @@ impl Collector {
         self.append_all(facts)
     }
 
-    /// Whether a process replaced its program since this was last asked.
-    pub fn take_exec(&mut self) -> Option<Pid> {
-        self.exec_seen.take()
+    /// Whether a process replaced its program.
+    pub fn has_execed(&self, pid: Pid) -> bool {
+        self.execs.contains(&pid)
     }
 
-    /// Forgets the answers of earlier roll-calls: the next one is about to be taken.
-    pub fn expect_roll_call(&mut self) {
-        self.present.clear();
+    /// The next roll-call is about to be taken; the present one was the first of the window.
+    pub fn keep_first_roll_call(&mut self) {
+        self.present_first = std::mem::take(&mut self.present);
     }
 
-    /// Closes the accounting of every thread at the end of the window: `states` is what the kernel
-    /// kept, and the roll-call and the sweep have been taken after `end`.
+    /// Reads the mappings of every process again.
+    ///
+    /// # Errors
+    /// If the recording is full or cannot be written.
+    pub fn refresh_all(&mut self) -> Result<(), WriteError> {
+        let now = super::clock::now();
+        self.code.processes().into_iter().try_for_each(|pid| self.refresh(pid, now))
+    }
+
+    /// Closes the accounting of every thread: `states` is what the kernel kept, and the roll-call
+    /// and the sweep have been taken after `end`. Returns the end of the window: later than `end`
+    /// if the kernel side heard of it late.
     ///
     /// # Errors
     /// If the recording cannot be written.
     pub fn close(
         &mut self,
-        states: Vec<(Tid, ThreadState)>,
-        start: Ktime,
+        mut states: Vec<ThreadState>,
         end: Ktime,
         min_block: Nanos,
+    ) -> Result<Ktime, WriteError> {
+        let end_ns = states.iter().map(|state| state.since_ns).max().unwrap_or(0).max(end.0);
+        let accounted: HashSet<u32> = states.iter().map(|state| state.tid).collect();
+        let silent = self.present.values().filter(|event| {
+            // A thread that is there, with no event in the window or after it.
+            event.state.from_ns < end_ns && !accounted.contains(&event.state.tid)
+        });
+        states.extend(silent.map(|event| self.silent(event)));
+        states.sort_unstable_by_key(|state| (state.tid, state.from_ns));
+        let mut refused = Ok(());
+        for state in states {
+            refused = refused.and(self.close_thread(state, end_ns, min_block));
+        }
+        refused.map(|()| Ktime(end_ns))
+    }
+
+    fn close_thread(
+        &mut self,
+        mut state: ThreadState,
+        end_ns: u64,
+        min_block: Nanos,
     ) -> Result<(), WriteError> {
-        let mut states: HashMap<Tid, ThreadState> = states.into_iter().collect();
-        for (tid, event) in &self.present {
-            // Without an event in the window a thread did all along what it does now.
-            let born = event.state.from_ns.max(start.0);
-            if born < end.0 {
-                states.entry(*tid).or_insert_with(|| silent(event, born));
+        let (pid, tid) = (Pid(state.tgid), Tid(state.tid));
+        if state.flags & ENDED != 0 {
+            // Its end found no room in the ring buffer; one of no length was sent after all.
+            if state.from_ns == state.since_ns {
+                return Ok(());
             }
+            let name = self.name(&[0; 16], pid, tid);
+            return self.totals(&state, name, false);
         }
-        let mut states: Vec<_> = states.into_iter().collect();
-        states.sort_unstable_by_key(|(tid, _)| *tid);
-        for (tid, mut state) in states {
-            let ended = state.close(end.0, min_block.0);
-            let pid = Pid(state.tgid);
-            if let Ended::Interval(span) = ended {
-                self.open_interval(pid, tid, &state, span)?;
-            }
-            let comm = self.present.get(&tid).map(|event| event.state.comm);
-            let name = self.name(&comm.unwrap_or_default(), pid, tid);
-            self.totals(tid, &state, end.0, name, !matches!(ended, Ended::Nothing))?;
+        let phase = state.phase;
+        let ended = state.close(end_ns, min_block.0);
+        let mut written = Ok(());
+        if phase == UNKNOWN {
+            state.intervals = 0;
+        } else if let Ended::Interval(span) = ended {
+            written = self.open_interval(pid, tid, &state, span);
         }
-        Ok(())
+        let comm = self.present.get(&tid).map(|event| event.comm);
+        let name = self.name(&comm.unwrap_or_default(), pid, tid);
+        written.and(self.totals(&state, name, !matches!(ended, Ended::Nothing)))
+    }
+
+    /// The accounting of a thread of which the kernel side kept none. It did all along what it
+    /// does now, unless the kernel counted switches meanwhile: then nothing is known.
+    fn silent(&self, event: &ThreadEvent) -> ThreadState {
+        let now = &event.state;
+        let id = ThreadId { tid: now.tid, tgid: now.tgid };
+        let switches = now.kernel_switches_last;
+        let first = self.present_first.get(&Tid(now.tid));
+        let moved = first.is_none_or(|first| first.state.kernel_switches_last != switches);
+        let phase = match now.phase {
+            phase if phase == Phase::Running as u32 => Phase::Running,
+            phase if phase == Phase::Runnable as u32 => Phase::Runnable,
+            _ => Phase::Waiting,
+        };
+        let mut state = if now.from_ns > self.start.0 {
+            ThreadState::born(now.from_ns, phase, id, switches)
+        } else {
+            ThreadState::first_seen(self.start.0, phase, id, switches)
+        };
+        state.task_state = now.task_state;
+        if moved {
+            state.phase = UNKNOWN;
+        }
+        state
     }
 
     /// Counts a loss of the user side.
@@ -194,7 +282,7 @@ impl Collector {
     pub fn lost(&self, counter: Counter) -> u64 {
         let own = match counter {
             Counter::MappingsUnread => self.code.mappings_unread,
-            Counter::ModulesUnreadable => self.code.modules_unreadable,
+            Counter::ModulesUnreadable => self.code.modules_unreadable(),
             _ => 0,
         };
         own + self.lost.get(&counter).copied().unwrap_or(0)
@@ -225,17 +313,39 @@ impl Collector {
         (self.writer, self.code)
     }
 
+    fn thread_ended(&mut self, event: &ThreadEvent) -> Result<(), WriteError> {
+        if event.at_ns < self.start.0 {
+            return Ok(());
+        }
+        let (pid, tid) = (Pid(event.state.tgid), Tid(event.state.tid));
+        let name = self.name(&event.comm, pid, tid);
+        self.names.remove(&(pid, tid));
+        self.totals(&event.state, name, false)
+    }
+
     fn interval(&mut self, event: &IntervalEvent, stack: &[u8]) -> Result<(), WriteError> {
+        if event.span.in_ns < self.start.0 {
+            return Ok(());
+        }
         let (pid, tid) = (Pid(event.tgid), Tid(event.tid));
         self.rename(Ktime(event.span.in_ns), &event.comm, pid, tid)?;
-        let (user_stack, kernel_stack) = self.stacks(event, stack, Ktime(event.span.in_ns))?;
+        let (mut user_stack, mut kernel_stack) =
+            self.stacks(event, stack, Ktime(event.span.in_ns))?;
+        let mut regs = regs(event);
+        if regs.is_none() && event.flags & OPEN_AT_START != 0 {
+            // Where stacks are taken at switch-out, that was before the window.
+            if let Some(swept) = self.swept.remove(&(tid, event.kernel_switches)) {
+                (regs, user_stack, kernel_stack) =
+                    (swept.regs, swept.user_stack, swept.kernel_stack);
+            }
+        }
         let interval = Interval {
             task_state: event.task_state,
             preempted: event.flags & PREEMPTED != 0,
             open_at_start: event.flags & OPEN_AT_START != 0,
             cpu_out: event.cpu_out,
             cpu_in: event.cpu_in,
-            regs: regs(event),
+            regs,
             user_stack,
             kernel_stack,
             ..bare(pid, tid, event.span)
@@ -258,8 +368,8 @@ impl Collector {
             preempted,
             open_at_start: span.out_ns == state.from_ns && state.flags & OFF_AT_START != 0,
             open_at_end: true,
-            cpu_out: u32::from(state.cpu_out),
-            cpu_in: u32::from(state.cpu_out),
+            cpu_out: state.cpu_out,
+            cpu_in: state.cpu_out,
             ..bare(pid, tid, span)
         };
         if let Some(swept) = self.swept.remove(&(tid, state.kernel_switches_last)) {
@@ -267,7 +377,7 @@ impl Collector {
             interval.user_stack = swept.user_stack;
             interval.kernel_stack = swept.kernel_stack;
         } else if !preempted {
-            self.lose(Counter::SweepsMoved);
+            self.lose(Counter::OpenWithoutStack);
         }
         self.record(interval)
     }
@@ -275,7 +385,7 @@ impl Collector {
     fn record(&mut self, interval: Interval) -> Result<(), WriteError> {
         self.tally.intervals += 1;
         self.tally.waiting += interval.wake.since(interval.out);
-        self.append(&Record::Interval(interval))
+        self.append(Record::Interval(interval))
     }
 
     /// The stacks of an event, walked and given their numbers.
@@ -318,9 +428,8 @@ impl Collector {
         if let Some(&id) = self.user_stacks.get(&key) {
             return Ok(id);
         }
-        let stack = UserStack { id: next, frames: key.0.clone(), end };
+        self.append(Record::UserStack(UserStack { id: next, frames: key.0.clone(), end }))?;
         self.user_stacks.insert(key, next);
-        self.append(&Record::UserStack(stack))?;
         Ok(next)
     }
 
@@ -329,18 +438,18 @@ impl Collector {
         if let Some(&id) = self.kernel_stacks.get(&frames) {
             return Ok(id);
         }
-        let stack = KernelStack { id: next, frames: frames.clone() };
+        self.append(Record::KernelStack(KernelStack { id: next, frames: frames.clone() }))?;
         self.kernel_stacks.insert(frames, next);
-        self.append(&Record::KernelStack(stack))?;
         Ok(next)
     }
 
     fn append_all(&mut self, mut facts: Vec<Record>) -> Result<(), WriteError> {
+        let mut refused = Ok(());
         for fact in facts.drain(..) {
-            self.writer.append(&fact)?;
+            refused = refused.and(self.append(fact));
         }
         self.scratch = facts;
-        Ok(())
+        refused
     }
 
     /// Notes the name of a thread if it is new.
@@ -350,7 +459,7 @@ impl Collector {
             return Ok(());
         }
         self.names.insert((pid, tid), name.clone());
-        self.append(&Record::Thread(ThreadName { at, pid, tid, name }))
+        self.append(Record::Thread(ThreadName { at, pid, tid, name }))
     }
 
     /// The name that the kernel just gave, else the last one known.
@@ -365,21 +474,20 @@ impl Collector {
 
     fn totals(
         &mut self,
-        tid: Tid,
         state: &ThreadState,
-        to_ns: u64,
         name: String,
         open_at_end: bool,
     ) -> Result<(), WriteError> {
-        let kernel_switches = state.kernel_switches_last - state.kernel_switches_first;
+        let kernel_switches =
+            state.kernel_switches_last.saturating_sub(state.kernel_switches_first);
         *self.lost.entry(Counter::SwitchesMissed).or_default() +=
             kernel_switches.saturating_sub(state.switches);
-        self.append(&Record::Totals(ThreadTotals {
+        self.append(Record::Totals(ThreadTotals {
             pid: Pid(state.tgid),
-            tid,
+            tid: Tid(state.tid),
             name,
             from: Ktime(state.from_ns),
-            to: Ktime(to_ns.max(state.from_ns)),
+            to: Ktime(state.since_ns),
             running: Nanos(state.running_ns),
             runnable: Nanos(state.runnable_ns),
             waiting: Nanos(state.waiting_ns),
@@ -392,28 +500,6 @@ impl Collector {
             open_at_end,
         }))
     }
-}
-
-/// The name of a hook in a recording.
-pub fn hook_name(hook: HookPath) -> &'static str {
-    match hook {
-        HookPath::SchedExit => "sched_exit_tp",
-        HookPath::FinishTaskSwitch => "finish_task_switch",
-        HookPath::SwitchOut => "switch-out",
-    }
-}
-
-/// The accounting of a thread that had no event since `born`.
-fn silent(event: &ThreadEvent, born: u64) -> ThreadState {
-    let phase = match event.state.phase {
-        phase if phase == Phase::Running as u32 => Phase::Running,
-        phase if phase == Phase::Runnable as u32 => Phase::Runnable,
-        _ => Phase::Waiting,
-    };
-    let switches = event.state.kernel_switches_last;
-    let mut state = ThreadState::first_seen(born, phase, event.tgid, switches);
-    state.task_state = event.state.task_state;
-    state
 }
 
 /// An interval of which only the times are known.

@@ -7,8 +7,8 @@ use profiler_common::config::HookPath;
 
 use super::{
     Plan,
-    launch::{self, Ended, Launched},
-    record,
+    launch::{self, Launched},
+    record, say,
 };
 use crate::{
     cli::{HookChoice, RecordArgs, TargetChoice},
@@ -41,12 +41,13 @@ pub fn run(args: &RecordArgs) -> Result<()> {
         (TargetChoice::Command(_), None) => unreachable!("a command was launched above"),
     };
     if let Some(note) = &process.note {
-        eprintln!("note: {note}");
+        say(&format!("note: {note}"));
     }
     let outputs = Outputs::of_record(&args.output.output, &default_stem(&name, &process))?;
     report::check_paths(&outputs, args.output.force)?;
     let recording = report::recording_path(&outputs, &default_stem(&name, &process));
     let plan = Plan {
+        command: launched.as_ref().map(|(_, command)| command.clone()).unwrap_or_default(),
         duration: args.duration,
         recording: recording.clone(),
         max_size: args.max_size,
@@ -58,28 +59,27 @@ pub fn run(args: &RecordArgs) -> Result<()> {
         bpf_log: args.bpf_log,
         symbols: args.symbols.options(),
     };
-    let recorded = record(&plan, &process, launched.as_ref().map(|(launched, _)| launched));
-    let ended = launched.map(|(launched, command)| anyhow::Ok((launched.end()?, command)));
-    recorded?;
-    match ended.transpose()? {
-        Some((Ended::NotStarted, command)) => {
-            return Err(launch::not_started(&command[0]).into());
-        }
-        Some((Ended::Exit(status), _)) => eprintln!("the command ended: {status}"),
-        None => {}
+    let (launched, command) = launched.unzip();
+    let recorded = record(&plan, &process, launched.as_ref())?;
+    if let Some(launched) = &launched {
+        launched.ask_to_end();
     }
-    reports(&recording, Request { outputs, selection: args.select.selection() })
+    if let (Some(command), false) = (command, recorded.command_began) {
+        return Err(launch::not_started(&command[0]).into());
+    }
+    reports(&recording, &Request { outputs, selection: args.select.selection() })?;
+    launched.map_or(Ok(()), Launched::say_end)
 }
 
 /// Writes what was asked for from the finished recording and prints the summary.
-fn reports(path: &Path, request: Request) -> Result<()> {
+fn reports(path: &Path, request: &Request) -> Result<()> {
     let recording = file::read(path)?;
     // The names were looked up while the target lived; nothing is added to them here.
     let names = SymbolTable::from_recording(&recording);
-    let report = report::write_outputs(&recording, &names, &request)?;
+    let report = report::write_outputs(&recording, &names, request)?;
     report::print_summary(&report, request.selection.states.as_deref())?;
     for path in request.outputs.files.iter().map(|(path, _)| path.as_path()).chain([path]) {
-        eprintln!("wrote {}", path.display());
+        say(&format!("wrote {}", path.display()));
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::{
     ffi::{CString, OsStr, OsString},
     os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
     process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -16,6 +18,7 @@ use nix::{
     unistd::{Gid, Uid, User, initgroups, setgid, setuid},
 };
 
+use super::say;
 use crate::{failure::Failure, units::Pid};
 
 /// The hidden subcommand that a launched command begins as.
@@ -24,20 +27,18 @@ pub const GATE: &str = "gate";
 /// Exit code of a gate that could not become the command, as a shell's for the same.
 const NOT_STARTED: i32 = 127;
 
+/// How long a command may take to end after SIGTERM before it is left alone.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often it is looked at meanwhile.
+const END_STEP: Duration = Duration::from_millis(10);
+
 /// A command that waits to be let go. Dropped before its end was awaited, it is killed.
 #[derive(Debug)]
 pub struct Launched {
     child: Child,
+    /// It was waited for, or is left alone.
     reaped: bool,
-}
-
-/// How a command ended.
-#[derive(Debug)]
-pub enum Ended {
-    /// By itself, or by the SIGTERM that follows the recording.
-    Exit(std::process::ExitStatus),
-    /// It never became the command.
-    NotStarted,
 }
 
 impl Launched {
@@ -55,7 +56,7 @@ impl Launched {
             .process_group(0)
             .spawn()
             .context("cannot start the command")?;
-        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
         match waitpid(pid, Some(WaitPidFlag::WUNTRACED)).context("cannot wait for the command")? {
             WaitStatus::Stopped(..) => Ok(Self { child, reaped: false }),
             other => anyhow::bail!("the command ended before it began: {other:?}"),
@@ -75,22 +76,38 @@ impl Launched {
         self.signal(Signal::SIGCONT).context("the command ended before it began")
     }
 
-    /// Asks it to end if it has not, and waits for it.
+    /// Asks it to end if it has not: SIGTERM, and SIGCONT in case it is stopped, as a command of a
+    /// background process group is when it reads the terminal.
+    pub fn ask_to_end(&self) {
+        // It may have ended by itself; then there is nothing to signal.
+        let _ = self.signal(Signal::SIGTERM);
+        let _ = self.signal(Signal::SIGCONT);
+    }
+
+    /// Waits a while for its end and says how it ended, or that it goes on.
     ///
     /// # Errors
     /// If it cannot be waited for.
-    pub fn end(mut self) -> Result<Ended> {
-        if self.child.try_wait()?.is_none() {
-            // It can end between the two; then there is nothing to signal.
-            let _ = self.signal(Signal::SIGTERM);
+    pub fn say_end(mut self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().context("cannot wait for the command")? {
+                self.reaped = true;
+                say(&format!("the command ended: {status}"));
+                return Ok(());
+            }
+            if begun.elapsed() > END_LIMIT {
+                let pid = self.pid();
+                self.reaped = true;
+                say(&format!("the command goes on in spite of SIGTERM; to end it: kill -9 {pid}"));
+                return Ok(());
+            }
+            thread::sleep(END_STEP);
         }
-        let status = self.child.wait().context("cannot wait for the command")?;
-        self.reaped = true;
-        Ok(if status.code() == Some(NOT_STARTED) { Ended::NotStarted } else { Ended::Exit(status) })
     }
 
     fn signal(&self, signal: Signal) -> nix::Result<()> {
-        kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal)
+        kill(nix::unistd::Pid::from_raw(self.child.id().cast_signed()), signal)
     }
 }
 

@@ -1,26 +1,32 @@
 //! The pipeline from a target to a recording: the order of operations, shutdown, time limit.
 //!
-//! - [`command`]: `stallscope record`: the recording, and what is asked of it.
-//! - [`launch`]: a command that is started to be recorded.
-//! - [`code`]: which files' code a process has mapped.
-//! - [`collect`]: ring buffer records to facts.
-//! - [`stop`]: Ctrl-C.
-//! - [`progress`]: the line on a terminal.
-//! - [`clock`]: the present instant.
+//! - `command` is `stallscope record`: the recording, and what is asked of it.
+//! - [`launch`] is a command that is started to be recorded.
+//! - `session` is what a recording begins with.
+//! - `window` opens and closes the measured window.
+//! - `events` takes what the ring buffer holds.
+//! - `collect` turns ring buffer records into facts.
+//! - `code` knows which files' code a process has mapped.
+//! - `stop` hears Ctrl-C.
+//! - `progress` is the line on a terminal.
+//! - [`clock`] tells the present instant.
 
 pub mod clock;
 mod code;
 mod collect;
 mod command;
+mod events;
 pub mod launch;
 mod progress;
+mod session;
 mod stop;
+mod window;
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     io::Write as _,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -28,52 +34,50 @@ use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use profiler_common::{config::HookPath, counter::Counter};
-use rustix::process::{PidfdFlags, pidfd_open};
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{io::unix::AsyncFd, sync::watch, time::MissedTickBehavior};
 
 pub use command::run;
 
 use self::{
-    collect::{Collector, hook_name},
+    collect::Collector,
+    events::{BATCH, tolerate},
     launch::Launched,
     progress::Progress,
 };
 use crate::{
     failure::Failure,
-    kernel::{self, Probe, Programs, Request},
+    kernel::{self, Probe, Programs, Request, usage::Usage},
     recording::{
-        Counters, End, EndReason, Ending, Host, Observer, Options, Record, Recording, Session,
-        Target,
+        Counters, End, EndReason, Ending, Observer, Record, Recording, Session,
         file::{WriteError, Writer},
     },
     symbols::{self, SymbolOptions},
     target::{self, Process},
-    units::{Ktime, Nanos, Pid},
+    units::{Nanos, Pid},
 };
-
-/// How long before it begins or ends a window is announced to the kernel side, so that every CPU
-/// knows before the instant comes.
-const NOTICE: Duration = Duration::from_millis(1);
 
 /// How often what was collected goes to disk: what a killed recorder loses at most.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Records taken from the ring buffer before timers and signals are looked at again.
-const BATCH: usize = 4096;
+/// How often mappings are read again without a reason: what shows a library that took the place of
+/// another one.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Threads that can be measured at once, at least.
 const THREADS_MIN: u32 = 16_384;
+
+/// Room for each thread that exists at the start, for those yet to come.
+const THREADS_FACTOR: u32 = 4;
 
 /// Stacks that can be kept, beyond one for each thread that exists at the start, where they are
 /// taken at switch-out. Each takes 21 KiB of kernel memory.
 const KEPT_STACKS_MIN: u32 = 1024;
 
-/// Room for each thread that exists at the start, for those yet to come.
-const THREADS_FACTOR: u32 = 4;
-
 /// What to record, and how.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// The command that is launched, empty where a process is recorded that was there before.
+    pub command: Vec<OsString>,
     /// How long; `None` until interrupted or until the target ends.
     pub duration: Option<Duration>,
     /// Where the recording goes.
@@ -96,13 +100,20 @@ pub struct Plan {
     pub symbols: SymbolOptions,
 }
 
+/// What came of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// A launched command became itself.
+    pub command_began: bool,
+}
+
 /// Records a process, up to the finished file at [`Plan::recording`]. `launched` is the command
 /// that the process is about to become.
 ///
 /// # Errors
 /// [`Failure`] where it cannot begin; other errors where the file cannot be written. A target
 /// that ends, a full disk and a size limit end the recording in good order.
-pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Result<()> {
+pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Result<Recorded> {
     if !target::is_initial_pid_namespace() {
         return Err(Failure::NotPermitted(
             "this is a PID namespace of its own, in which the kernel's process ids mean nothing; \
@@ -119,6 +130,17 @@ pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Re
     runtime.block_on(watch(plan, &probe, hook, process, launched, stopped))
 }
 
+/// A recording under way.
+struct Run<'plan> {
+    plan: &'plan Plan,
+    programs: Programs,
+    events: AsyncFd<RingBuf<MapData>>,
+    collector: Collector,
+    session: Session,
+    /// The session is written: the target is what it is going to be.
+    begun: bool,
+}
+
 /// Attaches, records, and finishes the file.
 async fn watch(
     plan: &Plan,
@@ -126,179 +148,190 @@ async fn watch(
     hook: HookPath,
     process: &Process,
     launched: Option<&Launched>,
-    mut stopped: watch::Receiver<bool>,
-) -> Result<()> {
+    stopped: watch::Receiver<bool>,
+) -> Result<Recorded> {
     let pid = process.pid;
-    // Opened before anything else: an id that is used again from here on is not the target.
-    let alive = kernel::readiness::of_descriptor(open_pidfd(pid)?)
+    let alive = kernel::readiness::of_descriptor(session::open_pidfd(process)?)
         .context("cannot watch for the target's end")?;
-    let throttled_before = target::throttled(pid);
+    let throttle = target::Throttle::of(pid);
+    let throttled_before = throttle.as_ref().and_then(target::Throttle::read);
     let _stats = plan.bpf_stats.then(kernel::stats::enable).transpose()?;
     let mut programs = Programs::load(probe, &request(plan, hook, pid))?;
-    let mut log = plan.bpf_log.then(|| programs.take_log(StderrLog)).transpose()?;
+    if plan.children {
+        // After the attachment: a child that is forked from here on is seen being born.
+        programs.adopt(&target::children(pid))?;
+    }
+    let log = plan.bpf_log.then(|| programs.take_log(StderrLog)).transpose()?;
     let mut events = kernel::readiness::of_ring(programs.take_events()?)?;
     let mut collector = Collector::new(Writer::create(&plan.recording, plan.max_size)?);
 
-    let start = open_window(&mut programs).await?;
-    if let Some(launched) = launched {
-        launched.release()?;
+    let start = window::open(&mut programs).await?;
+    collector.window_opened(start);
+    events::take_all(events.get_mut(), &mut collector)?;
+    events::take_during(programs.roll_call()?, events.get_mut(), &mut collector)?;
+    collector.keep_first_roll_call();
+    if hook == HookPath::SwitchOut
+        && let Some(sweep) = programs.sweep()?
+    {
+        events::take_during(sweep, events.get_mut(), &mut collector)?;
     }
-    let mut session = session(plan, hook, process, start)?;
-    // A command is not itself yet: its session is written when it is.
-    let mut begun = launched.is_none();
-    if begun {
-        begin(&mut collector, &session)?;
+    let session = session::session(plan, hook, process, start)?;
+    let mut run = Run { plan, programs, events, collector, session, begun: false };
+    match launched {
+        // A command is not itself yet: its session is written when it is.
+        Some(launched) => launched.release()?,
+        None => run.begin()?,
     }
-    say_ready(pid);
+    say(&format!("recording pid {pid} ..."));
+    let reason = run.until_stopped(&alive, log, stopped).await?;
+    run.finish(reason, throttle.zip(throttled_before)).await
+}
 
-    let progress = Progress::start();
-    let deadline = plan.duration.map(|duration| Instant::now() + duration);
-    let mut flush = tokio::time::interval(FLUSH_INTERVAL);
-    flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut refused = None;
-    let reason = loop {
-        tokio::select! {
-            biased;
-            _ = stopped.wait_for(|&stop| stop) => break EndReason::Interrupt,
-            () = until(deadline) => break EndReason::Duration,
-            _ = alive.readable() => break EndReason::TargetEnded,
-            _ = flush.tick() => {
-                if let Some(log) = &mut log { log.flush(); }
-                let dropped = dropped(&mut programs);
-                progress.show(collector.tally, dropped, collector.writer().bytes());
-                if let Err(error) = collector.writer().flush() { refused = Some(error); }
-            }
-            ready = events.readable_mut() => {
-                let mut ready = ready?;
-                match drain(ready.get_inner_mut(), &mut collector, BATCH) {
-                    Ok(taken) if taken < BATCH => ready.clear_ready(),
-                    Ok(_) => {}
-                    Err(error) => refused = Some(error),
+impl Run<'_> {
+    /// Takes events until something ends the recording.
+    async fn until_stopped(
+        &mut self,
+        alive: &AsyncFd<std::os::fd::OwnedFd>,
+        mut log: Option<aya_log::EbpfLogger<StderrLog>>,
+        mut stopped: watch::Receiver<bool>,
+    ) -> Result<EndReason> {
+        let progress = Progress::start();
+        let deadline = self.plan.duration.map(|duration| Instant::now() + duration);
+        let mut flush = tokio::time::interval(FLUSH_INTERVAL);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let reason = loop {
+            let taken = tokio::select! {
+                biased;
+                _ = stopped.wait_for(|&stop| stop) => break EndReason::Interrupt,
+                () = until(deadline) => break EndReason::Duration,
+                _ = alive.readable() => break EndReason::TargetEnded,
+                _ = flush.tick() => {
+                    if let Some(log) = &mut log { log.flush(); }
+                    let dropped = dropped(&mut self.programs);
+                    let writer = self.collector.writer();
+                    let flushed = writer.flush();
+                    let bytes = writer.bytes();
+                    progress.show(self.collector.tally, dropped, bytes);
+                    flushed
                 }
-                if !begun && collector.take_exec() == Some(pid) {
-                    if let Ok(process) = target::by_pid(pid.0) {
-                        session.target = facts_of(&process);
+                _ = refresh.tick() => self.collector.refresh_all(),
+                ready = self.events.readable_mut() => {
+                    let mut ready = ready?;
+                    let taken = events::take(ready.get_inner_mut(), &mut self.collector, BATCH);
+                    if matches!(taken, Ok(taken) if taken < BATCH) {
+                        ready.clear_ready();
                     }
-                    begin(&mut collector, &session)?;
-                    begun = true;
+                    taken.map(|_| ()).and_then(|()| self.begin_if_execed())
                 }
-            }
-        }
-        if let Some(error) = refused.take() {
-            eprintln!("warning: {error}; the recording ends here");
-            break match error {
-                WriteError::LimitReached { .. } => EndReason::MaxSize,
-                WriteError::Full { .. } | WriteError::Io { .. } => EndReason::WriteFailed,
             };
+            if let Err(error) = taken {
+                say(&format!("warning: {error}; the recording ends here"));
+                break match error {
+                    WriteError::LimitReached { .. } => EndReason::MaxSize,
+                    WriteError::Full { .. } | WriteError::Io { .. } => EndReason::WriteFailed,
+                };
+            }
+        };
+        progress.finish();
+        Ok(reason)
+    }
+
+    /// Writes the session of a command that has become itself.
+    fn begin_if_execed(&mut self) -> Result<(), WriteError> {
+        let pid = self.session.target.pid;
+        if self.begun || !self.collector.has_execed(pid) {
+            return Ok(());
         }
-    };
-    progress.finish();
-    if !begun {
-        // It ended, or was interrupted, before it was itself.
-        begin(&mut collector, &session)?;
+        if let Ok(process) = target::by_pid(pid.0) {
+            self.session.target = session::facts_of(&process);
+        }
+        self.begin()
     }
 
-    let end = close_window(&mut programs, start).await?;
-    collector.expect_roll_call();
-    programs.sweep()?;
-    tolerate(drain(events.get_mut(), &mut collector, usize::MAX))?;
-    programs.roll_call()?;
-    tolerate(drain(events.get_mut(), &mut collector, usize::MAX))?;
-    let states = programs.threads()?;
-    let usage = kernel::usage::usage()?;
-    for (counter, count) in programs.counters()? {
-        collector.add(counter, count);
+    /// Writes what the recording begins with.
+    fn begin(&mut self) -> Result<(), WriteError> {
+        self.begun = true;
+        self.collector.begin(self.session.clone())?;
+        self.collector.refresh(self.session.target.pid, self.session.start)
     }
-    collector.add(Counter::ProgramMisses, usage.misses);
-    drop(events);
-    drop(programs);
 
-    tolerate(collector.close(states, start, end, plan.min_block))?;
-    tolerate(append_names(&mut collector, session, &plan.symbols))?;
-    let counters = Counter::ALL
-        .iter()
-        .map(|&counter| (counter.name().to_owned(), collector.lost(counter)))
-        .collect();
-    tolerate(collector.append(&Record::Counters(Counters(counters))))?;
-    let throttled = target::throttled(pid)
-        .zip(throttled_before)
-        .map(|(after, before)| Nanos(after.0.saturating_sub(before.0)));
-    let observer = observer(plan, &usage)?;
-    let (writer, _files) = collector.into_parts();
-    writer.finish(End { end, reason, observer, throttled })?;
-    Ok(())
-}
+    /// Closes the window, takes what is left, detaches, and finishes the file.
+    async fn finish(
+        mut self,
+        reason: EndReason,
+        throttle: Option<(target::Throttle, Nanos)>,
+    ) -> Result<Recorded> {
+        let end = window::close(&mut self.programs, self.session.start).await?;
+        let ring = self.events.get_mut();
+        events::take_all(ring, &mut self.collector)?;
+        let visited = self.programs.roll_call().and_then(|roll_call| {
+            events::take_during(roll_call, ring, &mut self.collector)?;
+            match self.programs.sweep()? {
+                Some(sweep) => events::take_during(sweep, ring, &mut self.collector),
+                None => Ok(()),
+            }
+        });
+        if let Err(error) = visited {
+            say(&format!("warning: {error:#}; waits open at the end may lack their stacks"));
+        }
+        let states = self.programs.threads()?;
+        let usage = kernel::usage::usage().unwrap_or_default();
+        for (counter, count) in self.programs.counters()? {
+            self.collector.add(counter, count);
+        }
+        self.collector.add(Counter::ProgramMisses, usage.misses);
+        let Self { plan, programs, events, mut collector, mut session, begun } = self;
+        drop(events);
+        drop(programs);
 
-/// Writes what the recording begins with.
-fn begin(collector: &mut Collector, session: &Session) -> Result<(), WriteError> {
-    collector.append(&Record::Session(session.clone()))?;
-    collector.refresh(session.target.pid, session.start)?;
-    collector.writer().flush()
-}
-
-/// Takes up to `most` records; returns how many there were.
-fn drain(
-    events: &mut RingBuf<MapData>,
-    collector: &mut Collector,
-    most: usize,
-) -> Result<usize, WriteError> {
-    let mut taken = 0;
-    while taken < most {
-        let Some(item) = events.next() else { break };
-        taken += 1;
-        collector.take(&item)?;
-    }
-    Ok(taken)
-}
-
-/// A full recording still takes what finishes it: refusals are not failures any more.
-fn tolerate<T>(result: Result<T, WriteError>) -> Result<()> {
-    match result {
-        Ok(_) | Err(WriteError::LimitReached { .. } | WriteError::Full { .. }) => Ok(()),
-        Err(error @ WriteError::Io { .. }) => Err(error.into()),
+        let command_began = begun || collector.has_execed(session.target.pid);
+        if !begun {
+            if let Some(program) = plan.command.first().filter(|_| command_began) {
+                // It ended before it could be looked at.
+                session.target.exe = PathBuf::from(program);
+                session.target.command =
+                    plan.command.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+                session.target.build_id.clear();
+            }
+            tolerate(collector.begin(session.clone()))?;
+        }
+        let end = collector
+            .close(states, end, plan.min_block)
+            .or_else(|refused| tolerate(Err::<(), _>(refused)).map(|()| end))?;
+        tolerate(append_names(&mut collector, session, &plan.symbols))?;
+        let counters = Counter::ALL
+            .iter()
+            .map(|&counter| (counter.name().to_owned(), collector.lost(counter)))
+            .collect();
+        tolerate(collector.append(Record::Counters(Counters(counters))))?;
+        let throttled = throttle.and_then(|(throttle, before)| {
+            Some(Nanos(throttle.read()?.0.saturating_sub(before.0)))
+        });
+        let observer = observer(plan, &usage)?;
+        let (writer, _files) = collector.into_parts();
+        writer.finish(End { end, reason, observer, throttled })?;
+        Ok(Recorded { command_began })
     }
 }
 
 fn request(plan: &Plan, hook: HookPath, pid: Pid) -> Request {
-    let mut targets = vec![pid];
-    if plan.children {
-        targets.extend(target::children(pid));
-    }
-    let threads: usize =
-        targets.iter().map(|&pid| target::threads(pid).map_or(0, |all| all.len())).sum();
+    let threads: u32 = std::iter::once(pid)
+        .chain(plan.children.then(|| target::children(pid)).into_iter().flatten())
+        .map(|pid| target::threads(pid).map_or(0, |all| all.len() as u32))
+        .sum();
     Request {
-        targets,
+        target: pid,
         children: plan.children,
+        // What a command did before it was itself is told apart, and left out.
+        split_at_exec: !plan.command.is_empty(),
         min_block: plan.min_block,
         hook,
         ring_bytes: plan.ring_bytes,
-        threads_max: THREADS_MIN.max(threads as u32 * THREADS_FACTOR),
-        kept_stacks_max: KEPT_STACKS_MIN + threads as u32,
+        threads_max: THREADS_MIN.max(threads * THREADS_FACTOR),
+        kept_stacks_max: KEPT_STACKS_MIN + threads,
         log: plan.bpf_log,
-    }
-}
-
-/// Opens the window a moment from now and waits for it to begin.
-async fn open_window(programs: &mut Programs) -> Result<Ktime> {
-    let start = Ktime(clock::now().0 + NOTICE.as_nanos() as u64);
-    programs.set_window(start, Ktime(u64::MAX))?;
-    reach(start).await;
-    Ok(start)
-}
-
-/// Closes the window a moment from now, and waits until no program can still be at work on an
-/// instant inside it.
-async fn close_window(programs: &mut Programs, start: Ktime) -> Result<Ktime> {
-    let end = Ktime(clock::now().0 + NOTICE.as_nanos() as u64);
-    programs.set_window(start, end)?;
-    reach(end).await;
-    kernel::barrier::wait_for_running_programs().context("cannot wait for the kernel side")?;
-    Ok(end)
-}
-
-async fn reach(instant: Ktime) {
-    while clock::now() < instant {
-        tokio::time::sleep(Duration::from_nanos(instant.since(clock::now()).0)).await;
     }
 }
 
@@ -309,47 +342,9 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-fn say_ready(pid: Pid) {
-    // A closed standard error is no reason not to record.
-    let _ = writeln!(std::io::stderr(), "recording pid {pid} ...");
-}
-
-fn open_pidfd(pid: Pid) -> Result<OwnedFd> {
-    let gone = || Failure::NoTarget(format!("process {pid} ended before it could be recorded"));
-    let raw = rustix::process::Pid::from_raw(pid.0 as i32).ok_or_else(gone)?;
-    Ok(pidfd_open(raw, PidfdFlags::empty()).map_err(|_| gone())?)
-}
-
-fn session(plan: &Plan, hook: HookPath, process: &Process, start: Ktime) -> Result<Session> {
-    let host = target::host()?;
-    let clocks = target::clocks()?;
-    Ok(Session {
-        recorder: env!("CARGO_PKG_VERSION").to_owned(),
-        target: facts_of(process),
-        host: Host { kernel: host.kernel, arch: host.arch, cpus: host.cpus, boot_id: host.boot_id },
-        options: Options {
-            min_block: plan.min_block,
-            children: plan.children,
-            hook: hook_name(hook).to_owned(),
-        },
-        start,
-        start_unix_ns: clocks.unix_ns - clocks.monotonic.since(start).0 as i64,
-        boot_minus_monotonic: clocks.boot_minus_monotonic,
-    })
-}
-
-fn facts_of(process: &Process) -> Target {
-    let exe = Path::new("/proc").join(process.pid.to_string()).join("exe");
-    let build_id = std::fs::File::open(exe)
-        .ok()
-        .and_then(|file| crate::unwind::elf::build_id(&object::read::ReadCache::new(file)));
-    Target {
-        pid: process.pid,
-        exe: process.exe.clone(),
-        command: process.command.clone(),
-        build_id: build_id.unwrap_or_default(),
-        container: process.container.clone(),
-    }
+/// A closed standard error is no reason not to record.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Looks up every name while the target may still live.
@@ -373,7 +368,7 @@ fn append_names(
         ending: Ending::Unfinished { offset: 0 },
     };
     let names = symbols::resolve(&stacks, &collector.code.live_files(), symbols);
-    collector.append(&Record::Names(symbols::names(&names)))
+    collector.append(Record::Names(symbols::names(&names)))
 }
 
 fn dropped(programs: &mut Programs) -> u64 {
@@ -385,7 +380,7 @@ fn dropped(programs: &mut Programs) -> u64 {
         .sum()
 }
 
-fn observer(plan: &Plan, usage: &kernel::usage::Usage) -> Result<Observer> {
+fn observer(plan: &Plan, usage: &Usage) -> Result<Observer> {
     let own = getrusage(UsageWho::RUSAGE_SELF).context("cannot measure the recorder itself")?;
     let micros =
         |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
@@ -414,7 +409,7 @@ impl log::Log for StderrLog {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        eprintln!("[kernel side] {}", record.args());
+        say(&format!("[kernel side] {}", record.args()));
     }
 
     fn flush(&self) {}

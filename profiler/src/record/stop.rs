@@ -1,4 +1,4 @@
-//! What ends a recording from outside: Ctrl-C, SIGTERM.
+//! What ends a recording from outside: Ctrl-C, SIGTERM, and the end of the terminal (SIGHUP).
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -8,7 +8,7 @@ use tokio::{
 
 use crate::failure::Failure;
 
-/// Listens for Ctrl-C and SIGTERM on a thread of its own, so that the second one is heard even
+/// Listens for Ctrl-C, SIGTERM and SIGHUP on a thread of its own, so that the second one is heard even
 /// while results are being written.
 ///
 /// The first one turns the returned value true. The second one ends this process at once: the
@@ -19,9 +19,13 @@ use crate::failure::Failure;
 pub fn listen() -> Result<watch::Receiver<bool>> {
     let (stop, stopped) = watch::channel(false);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        )
     };
     std::thread::Builder::new()
         .name("stop".to_owned())
@@ -31,9 +35,10 @@ pub fn listen() -> Result<watch::Receiver<bool>> {
                     tokio::select! {
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
+                        _ = hangup.recv() => {}
                     }
                     if stop.send_replace(true) {
-                        eprintln!("error: {}", Failure::Interrupted);
+                        super::say(&format!("error: {}", Failure::Interrupted));
                         std::process::exit(Failure::Interrupted.code().into());
                     }
                 }

@@ -7,15 +7,29 @@ use std::{
 
 use crate::units::{Nanos, Pid};
 
-/// How long the process's cgroup was kept from running for lack of quota (CFS bandwidth control),
-/// since the cgroup exists: read it before and after.
-///
-/// It is the counter of the nearest cgroup upwards that has a quota, summed over its CPUs' run
-/// queues; 0 if there is no quota, `None` if it cannot be read from here.
-pub fn throttled(pid: Pid) -> Option<Nanos> {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    throttled_in(&cgroups, &mounts, &|path| fs::read_to_string(path).ok())
+/// Where to read how long a process's cgroup was kept from running for lack of quota (CFS bandwidth
+/// control). Outlives the process.
+#[derive(Clone, Debug)]
+pub struct Throttle {
+    cgroups: String,
+    mounts: String,
+}
+
+impl Throttle {
+    /// That of a living process.
+    pub fn of(pid: Pid) -> Option<Self> {
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        Some(Self { cgroups, mounts })
+    }
+
+    /// The time so far, since the cgroup exists: read it before and after.
+    ///
+    /// It is the counter of the nearest cgroup upwards that has a quota, summed over its CPUs' run
+    /// queues; 0 if there is no quota, `None` if it cannot be read from here.
+    pub fn read(&self) -> Option<Nanos> {
+        throttled_in(&self.cgroups, &self.mounts, &|path| fs::read_to_string(path).ok())
+    }
 }
 
 /// The id of the container that a process runs in, if its cgroup tells one.

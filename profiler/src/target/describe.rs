@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::{ExecMapping, MappingKind, Process, by_pid, children, mappings, threads, throttled};
+use super::{ExecMapping, MappingKind, Process, Throttle, by_pid, children, mappings, threads};
 use crate::units::{Pid, Tid};
 
 /// The process, its threads and its code mappings, as text for a person.
 pub fn describe(pid: Pid) -> anyhow::Result<String> {
     let process = by_pid(pid.0)?;
     let (threads, mappings) = (threads(pid)?, mappings(pid)?);
-    let quota = match throttled(pid) {
+    let quota = match Throttle::of(pid).and_then(|throttle| throttle.read()) {
         Some(time) => format!("{} ms since its cgroup exists", time.0 / 1_000_000),
         None => "cannot be read from here".to_owned(),
     };

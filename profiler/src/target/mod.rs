@@ -15,7 +15,7 @@ mod tests;
 
 use std::io;
 
-pub use cgroup::throttled;
+pub use cgroup::Throttle;
 pub use describe::describe;
 pub use find::{by_name, by_pid};
 pub use host::{Clocks, Host, clocks, host, is_initial_pid_namespace};

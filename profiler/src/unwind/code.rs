@@ -50,8 +50,8 @@ impl CodeFile {
             Some(section.address()..section.address() + section.size())
         };
         let bytes = |name: &str| -> Option<SectionBytes> {
-            let data = file.section_by_name(name)?.data().ok()?;
-            (!data.is_empty()).then(|| data.into())
+            let data = file.section_by_name(name)?.uncompressed_data().ok()?;
+            (!data.is_empty()).then(|| data.into_owned().into())
         };
         let sections = ExplicitModuleSectionInfo {
             text_svma: range(".text"),

@@ -1,0 +1,92 @@
+//! Taking what the ring buffer holds, also while the kernel visits every thread.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{MapData, RingBuf};
+
+use super::collect::Collector;
+use crate::{kernel::load::Visit, recording::file::WriteError};
+
+/// Records taken before timers and signals are looked at again.
+pub const BATCH: usize = 4096;
+
+/// How long a visit may take: it can block on a process whose memory cannot be read, on a file
+/// system that hangs.
+const VISIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often the ring buffer is looked at during a visit.
+const VISIT_STEP: Duration = Duration::from_millis(1);
+
+/// Takes up to `most` records; returns how many there were.
+///
+/// # Errors
+/// At the first fact that the recording refuses.
+pub fn take(
+    events: &mut RingBuf<MapData>,
+    collector: &mut Collector,
+    most: usize,
+) -> Result<usize, WriteError> {
+    let mut taken = 0;
+    while taken < most {
+        let Some(item) = events.next() else { break };
+        taken += 1;
+        collector.take(&item)?;
+    }
+    Ok(taken)
+}
+
+/// Takes every record there is. A full recording refuses some and still takes those that finish
+/// it: refusals for want of room are not failures here.
+///
+/// # Errors
+/// If the recording cannot be written at all.
+pub fn take_all(events: &mut RingBuf<MapData>, collector: &mut Collector) -> Result<()> {
+    while let Some(item) = events.next() {
+        tolerate(collector.take(&item))?;
+    }
+    Ok(())
+}
+
+/// Pays a visit while taking what it sends: it can be more than the ring buffer holds.
+///
+/// # Errors
+/// If the visit fails or takes too long, or the recording cannot be written at all.
+pub fn take_during(
+    visit: Visit,
+    events: &mut RingBuf<MapData>,
+    collector: &mut Collector,
+) -> Result<()> {
+    // A visit that hangs cannot be broken off; its thread is left behind.
+    let visitor = thread::Builder::new()
+        .name("visit".to_owned())
+        .spawn(move || visit.run())
+        .context("cannot start a thread")?;
+    let begun = Instant::now();
+    while !visitor.is_finished() {
+        take_all(events, collector)?;
+        if begun.elapsed() > VISIT_LIMIT {
+            bail!("the kernel could not visit every thread within {VISIT_LIMIT:?}");
+        }
+        thread::sleep(VISIT_STEP);
+    }
+    take_all(events, collector)?;
+    match visitor.join() {
+        Ok(visited) => visited.context("the kernel broke off its visit of every thread"),
+        Err(_) => bail!("the thread that visits every thread panicked"),
+    }
+}
+
+/// Lets pass that a recording has no room.
+///
+/// # Errors
+/// Those that are no want of room.
+pub fn tolerate<T>(result: Result<T, WriteError>) -> Result<()> {
+    match result {
+        Ok(_) | Err(WriteError::LimitReached { .. } | WriteError::Full { .. }) => Ok(()),
+        Err(error @ WriteError::Io { .. }) => Err(error.into()),
+    }
+}
