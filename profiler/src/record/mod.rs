@@ -1,12 +1,12 @@
 //! The pipeline from a target to a recording: the order of operations, shutdown, time limit.
 //!
-//! - [`command`]: `stallscope record`: the recording, and what is asked of it.
-//! - [`launch`]: a command that is started to be recorded.
-//! - [`code`]: which files' code a process has mapped.
-//! - [`collect`]: ring buffer records to facts.
-//! - [`stop`]: Ctrl-C.
-//! - [`progress`]: the line on a terminal.
-//! - [`clock`]: the present instant.
+//! - `command` is `stallscope record`: the recording, and what is asked of it.
+//! - [`launch`] is a command that is started to be recorded.
+//! - `code` knows which files' code a process has mapped.
+//! - `collect` turns ring buffer records into facts.
+//! - `stop` hears Ctrl-C.
+//! - `progress` is the line on a terminal.
+//! - [`clock`] tells the present instant.
 
 pub mod clock;
 mod code;
