@@ -125,7 +125,7 @@ impl Drop for Launched {
 /// the rights that sudo gave and turns into the command. Returns only if it cannot.
 ///
 /// # Errors
-/// If the command cannot be run. The exit code is then [`NOT_STARTED`].
+/// If the command cannot be run. The exit code is then `NOT_STARTED`.
 pub fn gate(command: &[OsString]) -> Result<()> {
     raise(Signal::SIGSTOP).context("cannot wait for the recorder")?;
     let become_command = || -> Result<()> {
