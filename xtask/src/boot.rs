@@ -21,8 +21,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(600);
 const INIT: &str = include_str!("init.sh");
 const BUSYBOX: &str = "/bin/busybox";
 
-/// The script's line once every check was made.
-const END: &str = "CHECKS END";
+/// What the script's last line begins with; the number of checks that it made follows.
+const END: &str = "CHECKS END ";
 
 /// What one line of the script says.
 #[derive(Debug, PartialEq, Eq)]
@@ -127,15 +127,15 @@ pub fn run(image: &Path, initramfs: &Path) -> Result<String> {
 
 /// The checks that the script reported. Fails if it did not reach its end.
 pub fn checks(console: &str) -> Result<Vec<Check>> {
-    if !console.lines().any(|line| line == END) {
+    let Some(made) = console.lines().find_map(|line| line.strip_prefix(END)) else {
         bail!(
             "the kernel stopped before the checks were done; last line: {:?}",
             console.lines().next_back()
         );
-    }
+    };
     let checks: Vec<Check> = console.lines().filter_map(check_in).collect();
-    if checks.is_empty() {
-        bail!("no check was made");
+    if checks.is_empty() || made != checks.len().to_string() {
+        bail!("{made} checks were made, {} came over the console", checks.len());
     }
     Ok(checks)
 }
@@ -172,11 +172,12 @@ mod tests {
             assert_eq!(found, expected);
         }
         check(
-            "[0.1] hello\nCHECK doctor PASS\nCHECK demo FAIL exit code 4: no BTF\nCHECKS END\n",
+            "[0.1] hello\nCHECK doctor PASS\nCHECK demo FAIL exit code 4: no BTF\nCHECKS END 2\n",
             Some(&[("doctor", None), ("demo", Some("exit code 4: no BTF"))]),
         );
         check("CHECK doctor PASS\nKernel panic\n", None);
-        check("CHECKS END\n", None);
+        check("CHECK doctor PASS\nCHECKS END 2\n", None);
+        check("CHECKS END 0\n", None);
         assert!(checks("").unwrap_err().to_string().contains("stopped before"));
     }
 }

@@ -35,8 +35,9 @@ pub fn check() -> Result<()> {
     let toolchain = Toolchain::find()?;
     let Prebuilt { object: committed, built_by } = Prebuilt::paths();
     let ours = read(&committed)?;
-    let record = fs::read_to_string(&built_by)
-        .with_context(|| format!("cannot read {}", built_by.display()))?;
+    let record = fs::read_to_string(&built_by).with_context(|| {
+        format!("cannot read {}: run `cargo xtask ebpf` first", built_by.display())
+    })?;
     let built = read(&compile(&toolchain)?)?;
     if built == ours {
         println!("{}: identical to a build from source", committed.display());
@@ -128,8 +129,13 @@ fn rustflags(toolchain: &Toolchain) -> Result<OsString> {
 /// Folders of this machine and what they are called in the object. The last one that fits wins.
 fn remapped_paths(toolchain: &Toolchain) -> Result<Vec<(PathBuf, &'static str)>> {
     let cargo_home = run::cargo_home()?;
-    let mut paths =
-        vec![(toolchain.sysroot()?, "/rust"), (cargo_home.clone(), "/cargo"), (run::root(), ".")];
+    let mut paths = vec![
+        (toolchain.sysroot()?, "/rust"),
+        (cargo_home.clone(), "/cargo"),
+        // The linker runs in profiler-ebpf/ and so finds our sources under this name: it puts the
+        // lines into the BTF, and the verifier's log quotes them.
+        (run::root(), ".."),
+    ];
     // The folder of a registry is named after its address, which a mirror changes.
     let registries = cargo_home.join("registry/src");
     for registry in fs::read_dir(&registries)

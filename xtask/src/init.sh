@@ -14,23 +14,29 @@ mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 cd /tmp
 
+# The firmware left the cursor in the middle of a line.
+echo
+made=0
+
 # check NAME COMMAND...: its output in full, then one line that xtask reads.
 check() {
     name=$1
     shift
+    made=$((made + 1))
     "$@" >"/tmp/$name.log" 2>&1
     code=$?
     cat "/tmp/$name.log"
     if [ $code = 0 ]; then
         echo "CHECK $name PASS"
     else
-        echo "CHECK $name FAIL exit code $code: $(tail -n 1 "/tmp/$name.log")"
+        echo "CHECK $name FAIL exit code $code: $(grep . "/tmp/$name.log" | tail -n 1)"
     fi
 }
 
 # Records a program that times its own waiting, from before its first wait until it ends.
 truth() {
     mkfifo /tmp/control
+    touch /tmp/truth.out /tmp/record.err
     /workload truth </tmp/control >/tmp/truth.out &
     exec 3>/tmp/control
     until grep -q '^ready' /tmp/truth.out; do usleep 10000; done
@@ -38,7 +44,7 @@ truth() {
     /stallscope record -p "$pid" -o /tmp/truth.json 2>/tmp/record.err &
     recorder=$!
     until grep -q '^recording' /tmp/record.err; do
-        kill -0 $recorder || { cat /tmp/record.err; return 1; }
+        kill -0 $recorder 2>/dev/null || { cat /tmp/record.err; return 1; }
         usleep 10000
     done
     echo go >&3
@@ -53,5 +59,5 @@ truth() {
 check doctor /stallscope doctor
 check demo /stallscope demo -d 3 -o /tmp/demo
 check truth truth
-echo "CHECKS END"
+echo "CHECKS END $made"
 poweroff -f

@@ -55,11 +55,13 @@ pub fn image(kernel: &Kernel) -> Result<PathBuf> {
     image_in(&unpacked).with_context(|| format!("{package} holds no kernel image"))
 }
 
+/// The image: `/boot/vmlinuz-VERSION`, or beside its modules since 7.2.
 fn image_in(unpacked: &Path) -> Option<PathBuf> {
-    let is_image = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
-    };
-    entries(&unpacked.join("boot")).into_iter().find(is_image)
+    let modules = entries(&unpacked.join("usr/lib/modules"));
+    let folders = modules.into_iter().chain([unpacked.join("boot")]);
+    folders.flat_map(|folder| entries(&folder)).find(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
+    })
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -87,6 +89,8 @@ impl Apt {
             format!("Dir::State={}", apt.join("state").display()),
             "Dir::State::Status=/dev/null".to_owned(),
             format!("Dir::Cache={}", apt.join("cache").display()),
+            // Of no use here, and a third of the download where a package configured it.
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
             // Its unprivileged user need not be able to write here.
             "APT::Sandbox::User=root".to_owned(),
         ];
@@ -102,21 +106,22 @@ impl Apt {
     }
 
     fn newest(&self, version: &str) -> Result<String> {
-        let pattern = format!("^linux-image-{}\\.", version.replace('.', "\\."));
-        let found =
-            run::output(self.command("apt-cache").args(["search", "--names-only", &pattern]))?;
+        let pattern = format!("^linux-(image|binary)-{}\\.", version.replace('.', "\\."));
+        let mut search = self.command("apt-cache");
+        let found = run::output(search.args(["search", "--names-only", &pattern]))?;
         newest_of(&found)
             .with_context(|| format!("no linux-image-{version}*-cloud-amd64 in its suite"))
     }
 }
 
-/// The signed cloud kernel with the highest version among the lines of `apt-cache search`.
+/// The signed cloud kernel with the highest version among the lines of `apt-cache search`. Since
+/// 7.2 linux-image is empty and the kernel is in linux-binary.
 fn newest_of(found: &str) -> Option<String> {
     found
         .lines()
         .filter_map(|line| line.split_whitespace().next())
         .filter(|package| package.ends_with("-cloud-amd64"))
-        .max_by_key(|package| numbers(package))
+        .max_by_key(|package| (numbers(package), package.starts_with("linux-binary-")))
         .map(str::to_owned)
 }
 
@@ -177,6 +182,10 @@ mod tests {
             "linux-image-6.1.0-9-cloud-amd64 - x\nlinux-image-6.1.0-41-cloud-amd64 - x\n\
              linux-image-6.1.0-42-cloud-amd64-unsigned - x\nlinux-image-6.1.0-43-amd64 - x",
             Some("linux-image-6.1.0-41-cloud-amd64"),
+        );
+        check(
+            "linux-binary-7.2.12+deb14-cloud-amd64 - x\nlinux-image-7.2.12+deb14-cloud-amd64 - x",
+            Some("linux-binary-7.2.12+deb14-cloud-amd64"),
         );
         check("", None);
     }
