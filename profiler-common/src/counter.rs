@@ -33,8 +33,11 @@ counters! {
     EventsDropped = "events_dropped",
     /// Threads that found the state map full and were not measured.
     ThreadsUntracked = "threads_untracked",
-    /// Switches that the kernel counted for a measured thread and the programs did not see.
+    /// Switches of measured threads, out or in, that the programs did not see; the time since the
+    /// one before is kept, as unknown.
     SwitchesMissed = "switches_missed",
+    /// Waits whose wake-up the programs did not see; they count as waiting up to the switch-in.
+    WakeupsMissed = "wakeups_missed",
     /// Times the kernel refused to run a program because it was already running on that CPU.
     ProgramMisses = "program_misses",
     /// Waits whose user registers could not be read.

@@ -46,7 +46,8 @@ pub struct ThreadState {
     pub from_ns: u64,
     /// When the present phase began.
     pub since_ns: u64,
-    /// First wake-up of the present wait, 0 if there was none yet.
+    /// First wake-up of the present wait; one before `since_ns` came while the thread was still on
+    /// its way off the CPU. 0 if there was none yet.
     pub wake_ns: u64,
     /// Total on a CPU.
     pub running_ns: u64,
@@ -66,6 +67,11 @@ pub struct ThreadState {
     pub kernel_switches_first: u64,
     /// The same counter at the last switch-out.
     pub kernel_switches_last: u64,
+    /// Switch-outs that found the thread off-CPU: its switch-in was not seen. The wait and the run
+    /// that followed are in `waiting_ns`, and no interval accounts for them.
+    pub ins_missed: u64,
+    /// Waits that ended without a wake-up that was seen. They are in `waiting_ns` whole.
+    pub wakes_missed: u64,
     /// A [`Phase`].
     pub phase: u32,
     /// Scheduler state bits at the last switch-out (`prev_state`), 0 if it was preempted.
@@ -80,10 +86,10 @@ pub struct ThreadState {
     pub flags: u32,
 }
 
-const _: () = assert!(size_of::<ThreadState>() == 120);
+const _: () = assert!(size_of::<ThreadState>() == 136);
 
 #[cfg(feature = "user")]
-// SAFETY: integers only, no padding (96 + 24 = 120), every bit pattern is valid.
+// SAFETY: integers only, no padding (112 + 24 = 136), every bit pattern is valid.
 #[expect(unsafe_code, reason = "Pod is an unsafe trait; the layout is asserted above")]
 unsafe impl aya::Pod for ThreadState {}
 
@@ -136,6 +142,8 @@ impl ThreadState {
             shorts: 0,
             kernel_switches_first: kernel_switches,
             kernel_switches_last: kernel_switches,
+            ins_missed: 0,
+            wakes_missed: 0,
             phase: phase as u32,
             task_state: 0,
             tid: id.tid,
@@ -165,9 +173,10 @@ impl ThreadState {
             // Its switch-in was missed: what the time went into is not known. Waiting time that
             // no interval accounts for is reported as unknown.
             self.waiting_ns += elapsed_ns;
+            self.ins_missed += 1;
+            self.wake_ns = 0;
         }
         self.since_ns = now_ns;
-        self.wake_ns = 0;
         self.phase = if task_state == 0 { Phase::Runnable } else { Phase::Waiting } as u32;
         self.task_state = task_state;
         self.cpu_out = cpu;
@@ -175,12 +184,13 @@ impl ThreadState {
         self.kernel_switches_last = kernel_switches;
     }
 
-    /// Somebody wakes the thread at `now_ns`. Only the first wake-up of a wait counts; one that
-    /// reaches a thread still on its way to sleep is not kept, and [`Self::switch_in`] then finds
-    /// none: the clamp of the wake-up to the interval.
+    /// Somebody wakes the thread at `now_ns`. Only the first wake-up of a wait counts. One that
+    /// reaches a thread still on its way off the CPU is kept as well: [`Self::switch_in`] clamps it
+    /// to the interval unless another follows.
     #[inline(always)]
     pub fn wake(&mut self, now_ns: u64) {
-        if self.phase == Phase::Waiting as u32 && self.wake_ns == 0 {
+        let first = self.phase == Phase::Waiting as u32 && self.wake_ns < self.since_ns;
+        if first || self.phase == Phase::Running as u32 {
             self.wake_ns = now_ns;
         }
     }
@@ -230,18 +240,19 @@ impl ThreadState {
         if now_ns > self.since_ns { now_ns } else { self.since_ns }
     }
 
-    /// Splits the off-CPU time since `since_ns` into waiting and runnable. A sleep that was never
-    /// woken is all runnable if it is over (the wake-up came before the switch-out), and all
-    /// waiting if it is still open.
+    /// Splits the off-CPU time since `since_ns` into waiting and runnable. A sleep that was woken
+    /// before its switch-out is all runnable if it is over. One that was never woken is all
+    /// waiting: it is still open, or its wake-up was missed.
     #[inline(always)]
     fn end_off_cpu(&mut self, now_ns: u64, open: bool, min_block_ns: u64) -> Ended {
         let (out_ns, in_ns) = (self.since_ns, now_ns);
         let wake_ns = if self.phase == Phase::Runnable as u32 {
             out_ns
         } else if self.wake_ns == 0 {
-            if open { in_ns } else { out_ns }
+            self.wakes_missed += u64::from(!open);
+            in_ns
         } else if self.wake_ns < out_ns {
-            out_ns
+            if open { in_ns } else { out_ns }
         } else if self.wake_ns > in_ns {
             in_ns
         } else {
@@ -319,6 +330,47 @@ mod tests {
         state.switch_out(1300, SLEEPS, 0, 1);
         let ended = state.switch_in(1500, MIN_BLOCK_NS);
         assert_eq!(ended, Ended::Interval(Span { out_ns: 1300, wake_ns: 1300, in_ns: 1500 }));
+    }
+
+    // A wake-up that reaches a thread before it sleeps lets it run on; the sleep has its own.
+    //  1100 (woken)  1300      1450 (woken)  1500
+    //   | running     | waiting | runnable     | running
+    #[test]
+    fn a_wake_up_of_an_earlier_moment_gives_way_to_that_of_the_wait() {
+        let mut state = seen(Phase::Running);
+        state.wake(1100);
+        state.switch_out(1300, SLEEPS, 0, 1);
+        state.wake(1450);
+        state.wake(1470);
+        let ended = state.switch_in(1500, MIN_BLOCK_NS);
+        assert_eq!(ended, Ended::Interval(Span { out_ns: 1300, wake_ns: 1450, in_ns: 1500 }));
+        assert_eq!(state.wakes_missed, 0);
+    }
+
+    //  1000      1300 (wake-up not seen)   1500
+    //   | running | waiting                 | running
+    #[test]
+    fn a_wait_whose_wake_up_was_missed_is_not_run_queue_time() {
+        let mut state = seen(Phase::Running);
+        state.switch_out(1300, SLEEPS, 0, 1);
+        let ended = state.switch_in(1500, MIN_BLOCK_NS);
+        assert_eq!(ended, Ended::Interval(Span { out_ns: 1300, wake_ns: 1500, in_ns: 1500 }));
+        assert_eq!((state.waiting_ns, state.runnable_ns, state.wakes_missed), (200, 0, 1));
+    }
+
+    //  1000      1300      (switch-in not seen)  1800      1900
+    //   | running | not known                     | waiting | running
+    #[test]
+    fn a_missed_switch_in_is_counted_and_its_time_is_in_no_interval() {
+        let mut state = seen(Phase::Running);
+        state.switch_out(1300, SLEEPS, 0, 1);
+        state.wake(1500);
+        state.switch_out(1800, SLEEPS, 0, 2);
+        let ended = state.switch_in(1900, MIN_BLOCK_NS);
+        assert_eq!(ended, Ended::Interval(Span { out_ns: 1800, wake_ns: 1900, in_ns: 1900 }));
+        assert_eq!((state.running_ns, state.waiting_ns, state.ins_missed), (300, 600, 1));
+        assert_eq!(state.intervals + state.shorts + state.ins_missed, state.switches);
+        assert_eq!(total(&state), 900);
     }
 
     #[test]

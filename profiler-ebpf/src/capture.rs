@@ -15,11 +15,21 @@ use profiler_common::{
 use crate::{
     config, emit,
     maps::{DRAFT, DUE, Draft, Due, PENDING, count},
-    task,
+    offcpu, task,
 };
 
 /// Pieces in which a slice is read: it can begin and end inside a page.
 const PIECES: u64 = USER_SLICE_BYTES as u64 / PAGE_BYTES + 1;
+
+/// Has the switch-in of the current thread accounted if `sched_switch` did not see it.
+#[inline(always)]
+pub fn recover_unseen(ctx: *mut c_void) {
+    let Some(due) = DUE.get_ptr(0) else { return };
+    // SAFETY: a per-CPU value, written by `sched_switch` on this CPU within this context switch.
+    if unsafe { (*due).seen_tid } != bpf_get_current_pid_tgid() as u32 {
+        offcpu::resumed_unseen(ctx);
+    }
+}
 
 /// The switch-in program: sends the interval that `sched_switch` just ended for this thread.
 #[inline(always)]

@@ -63,9 +63,15 @@ pub fn sched_process_free(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// The resumed thread, right after the switch.
+///
+/// `sched_exit_tp(bool is_switch)`, before 6.17 with a second argument.
 #[btf_tracepoint(function = "sched_exit_tp")]
 pub fn sched_exit(ctx: BtfTracePointContext) -> i32 {
-    capture::resumed(ctx.as_ptr());
+    let is_switch = ctx.arg::<u64>(0) as u8 != 0;
+    if is_switch {
+        capture::recover_unseen(ctx.as_ptr());
+        capture::resumed(ctx.as_ptr());
+    }
     0
 }
 

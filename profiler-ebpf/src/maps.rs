@@ -28,8 +28,8 @@ pub struct Draft {
     pub user: [u8; USER_SLICE_BYTES + PAGE_BYTES as usize],
 }
 
-/// An interval that `sched_switch` ended, handed to the program that runs next on the same CPU, in
-/// the resumed thread, within the same context switch.
+/// What `sched_switch` tells the program that runs next on the same CPU, in the resumed thread,
+/// within the same context switch: that it saw the switch, and the interval that ended with it.
 #[repr(C)]
 pub struct Due {
     /// When it began, was woken and ended.
@@ -46,6 +46,10 @@ pub struct Due {
     pub cpu_out: u32,
     /// The [`profiler_common::event::Kind`] of the record to send.
     pub kind: u32,
+    /// The watched thread that `sched_switch` last saw switched in on this CPU.
+    pub seen_tid: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
     /// The kernel's switch counter at the switch-out.
     pub kernel_switches: u64,
 }

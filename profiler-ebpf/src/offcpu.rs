@@ -8,7 +8,10 @@ use core::ffi::c_void;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_NOEXIST,
-    helpers::{bpf_get_current_comm, bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::{
+        bpf_get_current_comm, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+        generated::bpf_get_current_task_btf,
+    },
     programs::BtfTracePointContext,
 };
 use profiler_common::{
@@ -99,7 +102,8 @@ fn end_thread(state: &mut ThreadState, key: u64, now_ns: u64) {
 
 #[inline(always)]
 fn switch_in(next: Task, start_ns: u64, now_ns: u64, ctx: *mut c_void) {
-    let Some(due) = due() else { return };
+    let tid = next.tid();
+    let Some(due) = due(tid) else { return };
     let switches = next.switches();
     let Some(state) = account(next, Phase::Runnable, start_ns, switches) else { return };
     let task_state = state.task_state;
@@ -110,12 +114,14 @@ fn switch_in(next: Task, start_ns: u64, now_ns: u64, ctx: *mut c_void) {
         if was_waiting { 0 } else { PREEMPTED } | if from_start { OPEN_AT_START } else { 0 };
     *due = Due {
         span,
-        tid: next.tid(),
+        tid,
         tgid: state.tgid,
         task_state,
         flags,
         cpu_out: state.cpu_out,
         kind: Kind::Interval as u32,
+        seen_tid: tid,
+        reserved: 0,
         kernel_switches: switches,
     };
     hand_over(due, next.key(), ctx);
@@ -125,7 +131,8 @@ fn switch_in(next: Task, start_ns: u64, now_ns: u64, ctx: *mut c_void) {
 /// interval that was open then can still be had, even if the sweep comes too late for it.
 #[inline(always)]
 fn resume_late(next: Task, start_ns: u64, ctx: *mut c_void) {
-    let Some(due) = due() else { return };
+    let tid = next.tid();
+    let Some(due) = due(tid) else { return };
     let switches = next.switches();
     let Some(state) = account(next, Phase::Runnable, start_ns, switches) else { return };
     if state.phase == Phase::Running as u32
@@ -137,21 +144,42 @@ fn resume_late(next: Task, start_ns: u64, ctx: *mut c_void) {
     state.flags |= SWEPT;
     *due = Due {
         span: Span::default(),
-        tid: next.tid(),
+        tid,
         tgid: state.tgid,
         task_state: state.task_state,
         flags: if state.phase == Phase::Waiting as u32 { 0 } else { PREEMPTED },
         cpu_out: state.cpu_out,
         kind: Kind::Swept as u32,
+        seen_tid: tid,
+        reserved: 0,
         kernel_switches: switches,
     };
     hand_over(due, next.key(), ctx);
 }
 
-/// This CPU's hand-over, empty. An interval that is still in it was never taken: the kernel did
-/// not run the switch-in program.
+/// In the resumed thread, whose switch-in `sched_switch` did not see: a kernel can keep programs
+/// from running while certain threads are current, and it is the thread that leaves that is
+/// current there.
 #[inline(always)]
-fn due() -> Option<&'static mut Due> {
+pub fn resumed_unseen(ctx: *mut c_void) {
+    // SAFETY: the helper always returns the current task.
+    let task = Task::new(unsafe { bpf_get_current_task_btf() }.cast());
+    if !task.is_watched() {
+        return;
+    }
+    // SAFETY: the helper has no preconditions.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    match when(now_ns) {
+        When::Before => {}
+        When::Within { start_ns } => switch_in(task, start_ns, now_ns, ctx),
+        When::After { start_ns } => resume_late(task, start_ns, ctx),
+    }
+}
+
+/// This CPU's hand-over, empty, for a switch to the thread `tid`. An interval that is still in it
+/// was never taken: the kernel did not run the switch-in program.
+#[inline(always)]
+fn due(tid: u32) -> Option<&'static mut Due> {
     let due = DUE.get_ptr_mut(0)?;
     // SAFETY: a per-CPU value; the switch-in program of this context switch reads it, later.
     let due = unsafe { &mut *due };
@@ -159,6 +187,7 @@ fn due() -> Option<&'static mut Due> {
         count(Counter::IntervalsDropped);
     }
     due.tid = 0;
+    due.seen_tid = tid;
     Some(due)
 }
 

@@ -11,6 +11,7 @@ mod migrate;
 mod pool;
 mod processes;
 mod sites;
+mod stage;
 mod storm;
 mod truth;
 

@@ -1,7 +1,11 @@
 //! A thread that changes CPU in every sleep, beside a pinned one with the same sleeps.
 
 use std::{
-    sync::mpsc::{self, Receiver, Sender},
+    mem,
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{self, Receiver, Sender},
+    },
     thread,
     time::Duration,
 };
@@ -15,6 +19,7 @@ use nix::{
 use crate::{
     control::{self, Control},
     sites,
+    stage::Stage,
 };
 
 /// One sleep; the move comes in the middle of it.
@@ -24,20 +29,35 @@ const SLEEP: Duration = Duration::from_millis(4);
 pub fn run() -> Result<()> {
     let cpus = usable_cpus()?;
     let [one, other] = cpus[..] else { bail!("needs two CPUs, may use {}", cpus.len()) };
-    let mut control = Control::ready()?;
+    let stage = &Stage::new(3);
     let (sleeps, begun) = mpsc::channel();
+    let moved = &Mutex::new(Ok(()));
     thread::scope(|scope| {
-        let pinned = scope.spawn(move || sleep_pinned(one));
-        let migrating = scope.spawn(move || sleep_migrating(&sleeps));
-        let mover = scope.spawn(move || move_each(&begun, [one, other]));
-        let stopped = control.wait_for_stop();
+        scope.spawn(move || stage.play(|| keep_error(moved, sleep_pinned(one))));
+        scope.spawn(move || stage.play(move || sleep_migrating(&sleeps)));
+        scope.spawn(move || stage.play(|| keep_error(moved, move_each(&begun, [one, other]))));
+        let control = Control::ready();
+        stage.begin();
+        let stopped = control.and_then(|mut control| control.wait_for_stop().map(|()| control));
         control::stop();
-        migrating.join().expect("a thread that sleeps does not panic");
-        pinned.join().expect("a thread that sleeps does not panic")?;
-        mover.join().expect("the mover does not panic")?;
-        stopped
-    })?;
-    control.finish(&sites::sums())
+        stage.rest();
+        let finished = stopped.and_then(|control| {
+            kept_error(moved)?;
+            control.finish(&sites::sums())
+        });
+        stage.end();
+        finished
+    })
+}
+
+fn keep_error(kept: &Mutex<Result<()>>, result: Result<()>) {
+    if result.is_err() {
+        *kept.lock().unwrap_or_else(PoisonError::into_inner) = result;
+    }
+}
+
+fn kept_error(kept: &Mutex<Result<()>>) -> Result<()> {
+    mem::replace(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner), Ok(()))
 }
 
 fn sleep_pinned(cpu: usize) -> Result<()> {

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use crate::{
     control::{self, Control},
     sites,
+    stage::Stage,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -29,45 +30,47 @@ pub const SLEEPS: [Duration; 5] = [
 /// How long the other end of a pipe or socket lets its reader wait.
 const PACE: Duration = Duration::from_millis(3);
 
-/// Threads that want the same lock.
-const CONTENDERS: usize = 3;
-
 /// Runs until told to stop, or for `seconds` without being asked.
 pub fn run(seconds: Option<u64>) -> Result<()> {
-    let Some(seconds) = seconds else {
-        let mut control = Control::ready()?;
-        let stopped = wait_everywhere(|| control.wait_for_stop());
-        stopped?;
-        return control.finish(&sites::sums());
-    };
-    wait_everywhere(|| {
-        thread::sleep(Duration::from_secs(seconds));
-        control::stop();
-        Ok(())
-    })?;
-    control::report(&sites::sums())
-}
-
-/// Starts the threads, calls `until_stopped`, and joins them.
-fn wait_everywhere(until_stopped: impl FnOnce() -> Result<()>) -> Result<()> {
     let (mut pipe_reader, pipe_writer) = io::pipe().context("cannot make a pipe")?;
     let (mut socket_reader, socket_writer) = socket_pair()?;
     let lock = Mutex::new(0);
-    thread::scope(|scope| {
-        scope.spawn(|| sleep_in_turn(|length| sites::SLEEP_MIX.time(|| sites::sleep_mix(length))));
-        for _ in 0..CONTENDERS {
-            scope.spawn(|| contend(&lock));
-        }
-        scope.spawn(|| write_paced(pipe_writer));
-        scope.spawn(|| write_paced(socket_writer));
-        scope.spawn(move || drain(|| sites::READ_PIPE.time(|| sites::read_pipe(&mut pipe_reader))));
-        scope.spawn(move || {
+    let works: Vec<Box<dyn FnOnce() + Send + '_>> = vec![
+        Box::new(|| sleep_in_turn(|length| sites::SLEEP_MIX.time(|| sites::sleep_mix(length)))),
+        Box::new(|| contend(&lock)),
+        Box::new(|| contend(&lock)),
+        Box::new(|| contend(&lock)),
+        Box::new(|| write_paced(pipe_writer)),
+        Box::new(|| write_paced(socket_writer)),
+        Box::new(move || drain(|| sites::READ_PIPE.time(|| sites::read_pipe(&mut pipe_reader)))),
+        Box::new(move || {
             drain(|| sites::READ_SOCKET.time(|| sites::read_socket(&mut socket_reader)));
-        });
-        scope.spawn(start_late);
-        let stopped = until_stopped();
+        }),
+        Box::new(start_late),
+    ];
+    let stage = &Stage::new(works.len());
+    thread::scope(|scope| {
+        for work in works {
+            scope.spawn(move || stage.play(work));
+        }
+        let told = seconds.is_none().then(Control::ready).transpose();
+        stage.begin();
+        let stopped = match (told, seconds) {
+            (Ok(Some(mut control)), _) => control.wait_for_stop().map(|()| Some(control)),
+            (Ok(None), Some(seconds)) => {
+                thread::sleep(Duration::from_secs(seconds));
+                Ok(None)
+            }
+            (told, _) => told,
+        };
         control::stop();
-        stopped
+        stage.rest();
+        let finished = stopped.and_then(|control| match control {
+            Some(control) => control.finish(&sites::sums()),
+            None => control::report(&sites::sums()),
+        });
+        stage.end();
+        finished
     })
 }
 

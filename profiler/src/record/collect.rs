@@ -480,8 +480,9 @@ impl Collector {
     ) -> Result<(), WriteError> {
         let kernel_switches =
             state.kernel_switches_last.saturating_sub(state.kernel_switches_first);
-        *self.lost.entry(Counter::SwitchesMissed).or_default() +=
-            kernel_switches.saturating_sub(state.switches);
+        let outs_missed = kernel_switches.saturating_sub(state.switches);
+        self.add(Counter::SwitchesMissed, outs_missed + state.ins_missed);
+        self.add(Counter::WakeupsMissed, state.wakes_missed);
         self.append(Record::Totals(ThreadTotals {
             pid: Pid(state.tgid),
             tid: Tid(state.tid),
