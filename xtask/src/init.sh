@@ -41,7 +41,8 @@ truth() {
     exec 3>/tmp/control
     until grep -q '^ready' /tmp/truth.out; do usleep 10000; done
     pid=$(sed -n 's/^ready //p' /tmp/truth.out)
-    /stallscope record -p "$pid" -o /tmp/truth.json 2>/tmp/record.err &
+    # Without the workload's stdin, whose end is what ends the workload.
+    /stallscope record -p "$pid" -o /tmp/truth.json 2>/tmp/record.err 3>&- &
     recorder=$!
     until grep -q '^recording' /tmp/record.err; do
         kill -0 $recorder 2>/dev/null || { cat /tmp/record.err; return 1; }
