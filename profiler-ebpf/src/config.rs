@@ -49,6 +49,8 @@ globals! {
     TASK_STATE: u32, task_state;
     /// Offset of `task_struct.on_cpu`.
     TASK_ON_CPU: u32, task_on_cpu;
+    /// Length of `task_struct.on_cpu` in bytes: 1 or 4.
+    TASK_ON_CPU_BYTES: u32, task_on_cpu_bytes;
     /// Offset of `task_struct.nvcsw`.
     TASK_NVCSW: u32, task_nvcsw;
     /// Offset of `task_struct.nivcsw`.

@@ -72,7 +72,10 @@ impl Task {
     /// Whether it is on a CPU, or on its way off one.
     #[inline(always)]
     pub fn on_cpu(self) -> bool {
-        self.load::<i32>(config::task_on_cpu()) != 0
+        if config::task_on_cpu_bytes() == 1 {
+            return self.load::<u8>(config::task_on_cpu()) != 0;
+        }
+        self.load::<u32>(config::task_on_cpu()) != 0
     }
 
     /// How often it was switched out, by the kernel's own count.

@@ -10,7 +10,11 @@ use crate::{
     },
     runtime,
     symbols::{self, SymbolTable},
+    units::Avma,
 };
+
+/// How many frames a hook can put before the caller of the scheduler.
+const HOOK_FRAMES: usize = 8;
 
 /// Every stack of a recording, each address named once.
 pub struct Stacks<'a> {
@@ -48,9 +52,8 @@ impl<'a> Stacks<'a> {
 
     /// The names on a kernel stack, leaf first.
     pub fn kernel_names(&self, id: KernelStackId) -> impl Iterator<Item = &str> {
-        let stack = self.recording.kernel_stacks.get(&id);
-        let frames = stack.into_iter().flat_map(|stack| &stack.frames);
-        frames
+        self.kernel(id)
+            .iter()
             .flat_map(|address| &self.place(&kernel_frame(*address)).runtime)
             .filter_map(|frame| frame.name.as_deref())
     }
@@ -68,12 +71,23 @@ impl<'a> Stacks<'a> {
     /// The report's frames: root to leaf, user then kernel.
     pub fn frames(&self, user: Option<UserStackId>, kernel: Option<KernelStackId>) -> Vec<Frame> {
         let user = user.and_then(|id| self.recording.user_stacks.get(&id));
-        let kernel = kernel.and_then(|id| self.recording.kernel_stacks.get(&id));
+        let kernel = kernel.map_or(&[][..], |id| self.kernel(id));
         let user = user.into_iter().flat_map(|stack| stack.frames.iter().rev().copied());
-        let kernel = kernel.into_iter().flat_map(|stack| stack.frames.iter().rev());
-        user.chain(kernel.map(|address| kernel_frame(*address)))
+        user.chain(kernel.iter().rev().map(|address| kernel_frame(*address)))
             .flat_map(|frame| self.place(&frame).report.iter().cloned())
             .collect()
+    }
+
+    /// A kernel stack, leaf first, from the caller of the scheduler on. What the hook put before
+    /// it depends on who else listens there: the scheduler itself, its tracepoint, the program.
+    fn kernel(&self, id: KernelStackId) -> &[Avma] {
+        let Some(stack) = self.recording.kernel_stacks.get(&id) else { return &[] };
+        let is_scheduler = |address: &Avma| {
+            let frames = &self.place(&kernel_frame(*address)).runtime;
+            frames.iter().any(|frame| frame.name.as_deref() == Some("__schedule"))
+        };
+        let scheduler = stack.frames.iter().take(HOOK_FRAMES).rposition(is_scheduler);
+        &stack.frames[scheduler.map_or(0, |at| at + 1)..]
     }
 
     fn place(&self, frame: &RawFrame) -> &Place {
@@ -81,7 +95,7 @@ impl<'a> Stacks<'a> {
     }
 }
 
-fn kernel_frame(address: crate::units::Avma) -> RawFrame {
+fn kernel_frame(address: Avma) -> RawFrame {
     RawFrame { address: CodeAddress::Kernel(address), kind: RawKind::ReturnAddress }
 }
 

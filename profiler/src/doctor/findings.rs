@@ -71,6 +71,7 @@ fn kernel(probe: &Probe, facts: &Facts) -> Vec<Finding> {
         kprobes: _,
         prev_state: _,
         offsets: _,
+        on_cpu_bytes: _,
         missing_members: _,
     } = probe;
     let has = |topic, has: bool, without| Finding {

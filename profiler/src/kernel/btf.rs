@@ -22,6 +22,8 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
+const KIND_VOLATILE: u32 = 9;
+const KIND_CONST: u32 = 10;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -79,8 +81,22 @@ impl KernelBtf {
 
     /// Byte offset of a member of a struct, anonymous structs and unions looked through.
     pub fn member_offset(&self, of: &str, member: &str) -> Option<u32> {
-        let bits = self.member_bits(*self.structs.get(of)?, member, 0).ok()??;
+        let (bits, _) = self.find_member(*self.structs.get(of)?, member, 0).ok()??;
         bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    /// Length in bytes of a member that is an integer.
+    pub fn member_bytes(&self, of: &str, member: &str) -> Option<u32> {
+        let (_, mut id) = self.find_member(*self.structs.get(of)?, member, 0).ok()??;
+        loop {
+            match self.info(id).ok()?.0 {
+                KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST => {
+                    id = word(&self.bytes, self.types[id as usize] + 8).ok()?;
+                }
+                KIND_INT => return word(&self.bytes, self.types[id as usize] + 8).ok(),
+                _ => return None,
+            }
+        }
     }
 
     /// How many arguments the tracepoint passes, or `None` if the kernel has no such tracepoint.
@@ -140,7 +156,8 @@ impl KernelBtf {
         Ok(next)
     }
 
-    fn member_bits(&self, of: u32, member: &str, base: u32) -> Result<Option<u32>> {
+    /// Bit offset and type of a member.
+    fn find_member(&self, of: u32, member: &str, base: u32) -> Result<Option<(u32, u32)>> {
         let at = self.types[of as usize];
         let (_, members, has_bitfields) = self.info(of)?;
         for index in 0..members as usize {
@@ -150,13 +167,13 @@ impl KernelBtf {
             if has_bitfields {
                 offset &= 0x00ff_ffff;
             }
-            if name == member {
-                return Ok(Some(base + offset));
-            }
             let inner = word(&self.bytes, entry + 4)?;
+            if name == member {
+                return Ok(Some((base + offset, inner)));
+            }
             if name.is_empty()
                 && matches!(self.info(inner)?.0, KIND_STRUCT | KIND_UNION)
-                && let Some(found) = self.member_bits(inner, member, base + offset)?
+                && let Some(found) = self.find_member(inner, member, base + offset)?
             {
                 return Ok(Some(found));
             }
@@ -207,6 +224,9 @@ mod tests {
         // A member of an anonymous union.
         assert!(btf.member_offset("sk_buff", "sk").is_some());
         assert_eq!(btf.member_offset("task_struct", "no_such_member"), None);
+        assert_eq!(btf.member_bytes("pt_regs", "di"), Some(8));
+        // A pointer is no integer.
+        assert_eq!(btf.member_bytes("task_struct", "stack"), None);
         assert!(matches!(btf.tracepoint_arguments("sched_switch"), Some(3 | 4)));
         assert_eq!(btf.tracepoint_arguments("no_such_tracepoint"), None);
         assert!(btf.has_helper("ringbuf_output"));

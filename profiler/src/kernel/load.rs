@@ -302,6 +302,7 @@ fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
         ("HAS_PREV_STATE", u32::from(probe.prev_state)),
         ("HAS_TASK_PT_REGS", u32::from(probe.bpf_task_pt_regs)),
         ("PT_REGS_OFFSET", PT_REGS_OFFSET),
+        ("TASK_ON_CPU_BYTES", probe.on_cpu_bytes),
         ("KERNEL_STACK_SKIP", skip),
     ]
     .into_iter()

@@ -57,6 +57,8 @@ pub struct Probe {
     pub missing_caps: Vec<&'static str>,
     /// Offsets in `task_struct` by the name of the global that holds them; empty without BTF.
     pub offsets: Vec<(&'static str, u32)>,
+    /// Length of `task_struct.on_cpu` in bytes; newer kernels have one, older ones four.
+    pub on_cpu_bytes: u32,
     /// Members of `task_struct` that were not found.
     pub missing_members: Vec<&'static str>,
 }
@@ -104,6 +106,10 @@ pub fn probe() -> Result<Probe> {
         prev_state: arguments("sched_switch") >= 4,
         missing_caps: missing_caps(&fs::read_to_string("/proc/self/status")?),
         offsets,
+        on_cpu_bytes: btf
+            .as_ref()
+            .and_then(|btf| btf.member_bytes("task_struct", "on_cpu"))
+            .unwrap_or(4),
         missing_members,
     })
 }

@@ -32,41 +32,87 @@ pub fn write(report: &Report, page: &mut Page) {
     if sites.is_empty() {
         return;
     }
-    sites.sort_by_key(|site| std::cmp::Reverse(folded::value_ns(site)));
     let total_ns = sites.iter().map(|site| folded::value_ns(site)).sum();
+    let sites = spots(&sites);
     let names = states.iter().map(|state| state.name()).collect::<Vec<_>>();
     page.heading(&format!("Worst sites ({})", names.join(", ")));
-    for (at, site) in sites.iter().take(LISTED).enumerate() {
-        entry(report, site, at + 1, total_ns, states.len() > 1, page);
+    for (at, spot) in sites.iter().take(LISTED).enumerate() {
+        entry(report, spot, at + 1, total_ns, states.len() > 1, page);
     }
     if let Some(rest) = sites.get(LISTED..).filter(|rest| !rest.is_empty()) {
-        let ns = rest.iter().map(|site| folded::value_ns(site)).sum();
+        let ns = rest.iter().map(Spot::value_ns).sum();
         page.line(&format!("  and {} more sites with {}", count(rest.len() as u64), time(ns)));
     }
 }
 
+/// Sites that a reader would take for one: the same line of own code, waiting for the same thing,
+/// reached by several ways through the runtime.
+struct Spot<'report> {
+    sites: Vec<&'report Site>,
+    place: Option<&'report Frame>,
+    outermost: Option<&'report Frame>,
+}
+
+impl Spot<'_> {
+    fn value_ns(&self) -> u64 {
+        self.sites.iter().map(|site| folded::value_ns(site)).sum()
+    }
+
+    fn shows_as(&self, other: &Self) -> bool {
+        let shown = |frame: Option<&Frame>| {
+            frame.map(|frame| (folded::name(frame), frame.file.clone(), frame.line))
+        };
+        let (a, b) = (self.sites[0], other.sites[0]);
+        (a.pool, a.role, a.state, a.reason) == (b.pool, b.role, b.state, b.reason)
+            && (&a.label, &a.task) == (&b.label, &b.task)
+            && shown(self.place) == shown(other.place)
+            && shown(self.outermost) == shown(other.outermost)
+    }
+}
+
+/// The spots of the sites, largest first.
+fn spots<'report>(sites: &[&'report Site]) -> Vec<Spot<'report>> {
+    let mut spots: Vec<Spot<'report>> = Vec::new();
+    for &site in sites {
+        let (place, outermost) = places(site);
+        let spot = Spot { sites: vec![site], place, outermost };
+        match spots.iter_mut().find(|known| place.is_some() && known.shows_as(&spot)) {
+            Some(known) => known.sites.push(site),
+            None => spots.push(spot),
+        }
+    }
+    spots.sort_by_key(|spot| std::cmp::Reverse(spot.value_ns()));
+    spots
+}
+
 fn entry(
     report: &Report,
-    site: &Site,
+    spot: &Spot<'_>,
     rank: usize,
     total_ns: u64,
     tell_state: bool,
     page: &mut Page,
 ) {
-    let value_ns = folded::value_ns(site);
-    let (place, outermost) = places(site);
+    let value_ns = spot.value_ns();
+    let Spot { sites, place, outermost } = spot;
+    let (site, place, outermost) = (sites[0], *place, *outermost);
+    let times = sites.iter().map(|site| site.count).sum();
+    let max_ns = sites.iter().map(|site| site.max_ns).max().unwrap_or(0);
+    let runnable_ns: u64 = sites.iter().map(|site| site.runnable_ns).sum();
     let name = place.map_or_else(|| "[no stack]".to_owned(), folded::name);
     let head = format!("{rank:>3}. {:>7}  {:>7}  ", time(value_ns), share(value_ns, total_ns));
     located(page, &head, &marked(Mark::Strong, &name), place);
 
     let state = if tell_state { format!("{}: ", site.state.name()) } else { String::new() };
-    let times = match site.state {
-        State::Runnable => String::new(),
-        _ => format!(", p99 {}, max {}", time(site.p99_ns), time(site.max_ns)),
+    // Percentiles of several stacks do not add up; that of the largest one speaks for it alone.
+    let lengths = match (site.state, sites.len()) {
+        (State::Runnable, _) => String::new(),
+        (_, 1) => format!(", p99 {}, max {}", time(site.p99_ns), time(max_ns)),
+        (_, stacks) => format!(" in {stacks} stacks, max {}", time(max_ns)),
     };
-    page.line(&format!("{INDENT}{state}{}, {} times{times}", awaited(site), count(site.count)));
-    if site.state != State::Runnable && site.runnable_ns > 0 {
-        let after = time(site.runnable_ns);
+    page.line(&format!("{INDENT}{state}{}, {} times{lengths}", awaited(site), count(times)));
+    if site.state != State::Runnable && runnable_ns > 0 {
+        let after = time(runnable_ns);
         page.line(&format!("{INDENT}and {after} on the run queue after the wake-ups"));
     }
     if let Some(task) = &site.task {
