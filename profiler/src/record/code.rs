@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs::File,
     io::Write as _,
+    ops::RangeInclusive,
     os::fd::AsRawFd as _,
     path::PathBuf,
     time::{Duration, Instant},
@@ -19,8 +20,10 @@ use crate::{
     unwind::{AddressSpace, CodeFile, WalkRegs, WalkedFrame, code, elf, space::WalkEnd},
 };
 
-/// How often the mappings of one process are read again at most, because of an address in none.
-const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the mappings of a process are not read again because of an address in none: the
+/// shortest pause after a reading that found something new, as a program that starts maps one
+/// library after the other; twice as long after each that did not, as with generated code.
+const PAUSES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(100);
 
 /// The modules of a recording, and the processes that map them.
 #[derive(Debug, Default)]
@@ -63,6 +66,8 @@ struct ProcessCode {
     /// What was written to the recording.
     known: HashSet<(u64, u64, Option<ModuleId>)>,
     refreshed: Option<Instant>,
+    /// From then until the next reading.
+    pause: Duration,
 }
 
 #[derive(Debug)]
@@ -93,6 +98,7 @@ impl CodeMap {
         let process = self.processes.entry(pid).or_default();
         process.space.clear();
         process.ranges.clear();
+        process.pause = (process.pause * 2).clamp(*PAUSES.start(), *PAUSES.end());
         for (mapping, (loaded, bias)) in mappings.iter().zip(ranges) {
             let range = mapping.start..mapping.end;
             let module = loaded.map(|index| &self.modules[index]);
@@ -112,6 +118,7 @@ impl CodeMap {
             if let (Some(module), true) =
                 (id, process.known.insert((mapping.start.0, mapping.end.0, id)))
             {
+                process.pause = *PAUSES.start();
                 facts.push(Record::Mapping(Mapping {
                     at,
                     pid,
@@ -145,7 +152,7 @@ impl CodeMap {
         let process = self.processes.entry(pid).or_default();
         let mut walk = process.space.walk(regs, stack);
         if matches!(walk.end, WalkEnd::Unmapped(_))
-            && process.refreshed.is_none_or(|last| last.elapsed() >= REFRESH_INTERVAL)
+            && process.refreshed.is_none_or(|last| last.elapsed() >= process.pause)
         {
             self.refresh(pid, at, facts);
             walk = self.processes.entry(pid).or_default().space.walk(regs, stack);

@@ -6,3 +6,4 @@
 
 mod accuracy;
 mod support;
+mod targets;

@@ -67,6 +67,12 @@ impl Workload {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
+    /// Closes its stdin and waits for its end.
+    pub fn hang_up(&mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
+    }
+
     /// Kills it and waits for its end.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -151,6 +157,13 @@ impl Recorder {
         self.wait()
     }
 
+    /// Starts `stallscope record` and does not wait for anything.
+    pub fn start_unready(arguments: &[&str]) -> Self {
+        let mut command = stallscope();
+        command.arg("record").args(arguments);
+        Self::spawn(command)
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
@@ -186,6 +199,11 @@ impl Ended {
 pub fn run(arguments: &[&str]) -> Ended {
     let mut command = stallscope();
     command.args(arguments);
+    run_as(command)
+}
+
+/// Runs a command to its end.
+pub fn run_as(command: Command) -> Ended {
     Recorder::spawn(command).wait()
 }
 
