@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use profiler_common::config::HookPath;
 
 use super::{
@@ -13,7 +13,8 @@ use super::{
 use crate::{
     cli::{HookChoice, RecordArgs, TargetChoice},
     failure::Failure,
-    recording::file,
+    kernel,
+    recording::{EndReason, file},
     report::{self, Outputs, Request},
     symbols::SymbolTable,
     target::{self, Process},
@@ -28,6 +29,8 @@ const RING_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// [`Failure`] where it cannot begin; other errors where a file cannot be read or written.
 pub fn run(args: &RecordArgs) -> Result<()> {
     let ring_bytes = ring_bytes(args.ring_size)?;
+    // Before the target is looked at: what a process may not see of it depends on the same rights.
+    kernel::probe::check_rights()?;
     let launched = match args.target.choice() {
         TargetChoice::Command(command) => Some((Launched::hold(&command)?, command)),
         TargetChoice::Pid(_) | TargetChoice::Name(_) => None,
@@ -60,7 +63,7 @@ pub fn run(args: &RecordArgs) -> Result<()> {
     };
     let recorded = record(&plan, &process, launched.as_ref().map(|(launched, _)| launched));
     let ended = launched.map(|(launched, command)| anyhow::Ok((launched.end()?, command)));
-    recorded?;
+    let reason = recorded?;
     match ended.transpose()? {
         Some((Ended::NotStarted, command)) => {
             return Err(launch::not_started(&command[0]).into());
@@ -68,7 +71,14 @@ pub fn run(args: &RecordArgs) -> Result<()> {
         Some((Ended::Exit(status), _)) => eprintln!("the command ended: {status}"),
         None => {}
     }
-    reports(&recording, Request { outputs, selection: args.select.selection() })
+    reports(&recording, Request { outputs, selection: args.select.selection() })?;
+    ensure!(
+        reason != EndReason::WriteFailed,
+        "{} holds the recording up to the moment when it could not be written any more; make room, \
+         or record to another disk with -o",
+        recording.display()
+    );
+    Ok(())
 }
 
 /// Writes what was asked for from the finished recording and prints the summary.
@@ -76,7 +86,9 @@ fn reports(path: &Path, request: Request) -> Result<()> {
     let recording = file::read(path)?;
     // The names were looked up while the target lived; nothing is added to them here.
     let names = SymbolTable::from_recording(&recording);
-    let report = report::write_outputs(&recording, &names, &request)?;
+    let report = report::write_outputs(&recording, &names, &request).with_context(|| {
+        format!("the recording is kept; once that is mended: stallscope report {}", path.display())
+    })?;
     report::print_summary(&report, request.selection.states.as_deref())?;
     for path in request.outputs.files.iter().map(|(path, _)| path.as_path()).chain([path]) {
         eprintln!("wrote {}", path.display());

@@ -102,7 +102,7 @@ pub struct Plan {
 /// # Errors
 /// [`Failure`] where it cannot begin; other errors where the file cannot be written. A target
 /// that ends, a full disk and a size limit end the recording in good order.
-pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Result<()> {
+pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Result<EndReason> {
     if !target::is_initial_pid_namespace() {
         return Err(Failure::NotPermitted(
             "this is a PID namespace of its own, in which the kernel's process ids mean nothing; \
@@ -127,7 +127,7 @@ async fn watch(
     process: &Process,
     launched: Option<&Launched>,
     mut stopped: watch::Receiver<bool>,
-) -> Result<()> {
+) -> Result<EndReason> {
     let pid = process.pid;
     // Opened before anything else: an id that is used again from here on is not the target.
     let alive = kernel::readiness::of_descriptor(open_pidfd(pid)?)
@@ -226,7 +226,7 @@ async fn watch(
     let observer = observer(plan, &usage)?;
     let (writer, _files) = collector.into_parts();
     writer.finish(End { end, reason, observer, throttled })?;
-    Ok(())
+    Ok(reason)
 }
 
 /// Writes what the recording begins with.
