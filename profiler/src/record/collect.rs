@@ -6,15 +6,15 @@ use profiler_common::{
     config::HookPath,
     counter::Counter,
     event::{HAS_REGS, IntervalEvent, OPEN_AT_START, PREEMPTED, ThreadEvent},
-    state::{Ended, OFF_AT_START, Phase, Span, ThreadState},
+    state::{Ended, OFF_AT_START, Phase, Span, TASK_DEAD, ThreadState},
 };
 
 use super::code::CodeMap;
 use crate::{
     kernel::{Event, events},
     recording::{
-        Interval, KernelStack, KernelStackId, RawFrame, Record, Regs, StackEnd, ThreadName,
-        ThreadTotals, UserStack, UserStackId,
+        Interval, KernelStack, KernelStackId, RawFrame, Record, Regs, Session, StackEnd,
+        ThreadName, ThreadTotals, UserStack, UserStackId,
         file::{WriteError, Writer},
     },
     units::{Avma, Ktime, Nanos, Pid, Tid},
@@ -24,6 +24,8 @@ use crate::{
 /// The facts of a recording under way.
 pub struct Collector {
     writer: Writer,
+    /// Facts that came before the session could be written; `None` once it is.
+    early: Option<Vec<Record>>,
     /// Where code is mapped.
     pub code: CodeMap,
     user_stacks: HashMap<(Vec<RawFrame>, StackEnd), UserStackId>,
@@ -63,6 +65,7 @@ impl Collector {
     pub fn new(writer: Writer) -> Self {
         Self {
             writer,
+            early: Some(Vec::new()),
             code: CodeMap::default(),
             user_stacks: HashMap::new(),
             kernel_stacks: HashMap::new(),
@@ -76,12 +79,30 @@ impl Collector {
         }
     }
 
+    /// Writes what a recording begins with, then the facts that came before it.
+    ///
+    /// # Errors
+    /// If the recording is full or cannot be written.
+    pub fn begin(&mut self, session: &Session) -> Result<(), WriteError> {
+        self.writer.append(&Record::Session(session.clone()))?;
+        let early = self.early.take().unwrap_or_default();
+        early.iter().try_for_each(|fact| self.writer.append(fact))?;
+        self.refresh(session.target.pid, session.start)?;
+        self.writer.flush()
+    }
+
     /// Appends a fact.
     ///
     /// # Errors
     /// If the recording is full or cannot be written.
     pub fn append(&mut self, record: &Record) -> Result<(), WriteError> {
-        self.writer.append(record)
+        match &mut self.early {
+            Some(early) => {
+                early.push(record.clone());
+                Ok(())
+            }
+            None => self.writer.append(record),
+        }
     }
 
     /// Takes one record of the ring buffer.
@@ -112,6 +133,8 @@ impl Collector {
                 self.refresh(pid, Ktime(event.at_ns))
             }
             Event::ProcessBorn(event) => self.refresh(Pid(event.tgid), Ktime(event.at_ns)),
+            // It ended and its parent has not noticed: its totals came with its end.
+            Event::Present(event) if event.state.task_state & TASK_DEAD != 0 => Ok(()),
             Event::Present(event) => {
                 self.rename(
                     Ktime(event.at_ns),
@@ -337,7 +360,7 @@ impl Collector {
 
     fn append_all(&mut self, mut facts: Vec<Record>) -> Result<(), WriteError> {
         for fact in facts.drain(..) {
-            self.writer.append(&fact)?;
+            self.append(&fact)?;
         }
         self.scratch = facts;
         Ok(())

@@ -1,13 +1,13 @@
 //! `stallscope record`: a recording, then the reports that were asked of it, from it alone.
 
-use std::{ffi::OsStr, path::Path};
+use std::{ffi::OsStr, fs, path::Path};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use profiler_common::config::HookPath;
 
 use super::{
-    Plan,
-    launch::{self, Ended, Launched},
+    Outcome, Plan,
+    launch::{self, Launched},
     record,
 };
 use crate::{
@@ -32,13 +32,13 @@ pub fn run(args: &RecordArgs) -> Result<()> {
     // Before the target is looked at: what a process may not see of it depends on the same rights.
     kernel::probe::check_rights()?;
     let launched = match args.target.choice() {
-        TargetChoice::Command(command) => Some((Launched::hold(&command)?, command)),
+        TargetChoice::Command(command) => Some(Launched::hold(&command)?),
         TargetChoice::Pid(_) | TargetChoice::Name(_) => None,
     };
     let (process, name) = match (args.target.choice(), &launched) {
         (TargetChoice::Pid(pid), _) => named(target::by_pid(pid.0)?),
         (TargetChoice::Name(name), _) => named(target::by_name(&name)?),
-        (TargetChoice::Command(command), Some((launched, _))) => {
+        (TargetChoice::Command(command), Some(launched)) => {
             (target::by_pid(launched.pid().0)?, file_name(Path::new(&command[0])))
         }
         (TargetChoice::Command(_), None) => unreachable!("a command was launched above"),
@@ -61,15 +61,16 @@ pub fn run(args: &RecordArgs) -> Result<()> {
         bpf_log: args.bpf_log,
         symbols: args.symbols.options(),
     };
-    let recorded = record(&plan, &process, launched.as_ref().map(|(launched, _)| launched));
-    let ended = launched.map(|(launched, command)| anyhow::Ok((launched.end()?, command)));
-    let reason = recorded?;
-    match ended.transpose()? {
-        Some((Ended::NotStarted, command)) => {
-            return Err(launch::not_started(&command[0]).into());
+    let recorded = record(&plan, &process, launched.as_ref());
+    let ended = launched.map(Launched::end);
+    let Outcome { reason, target_ran } = recorded?;
+    if let Some(ended) = ended.transpose()? {
+        if !target_ran && let Some(failure) = launch::not_started(&ended) {
+            // It would only be in the way of the next try.
+            let _ = fs::remove_file(&recording);
+            return Err(failure.into());
         }
-        Some((Ended::Exit(status), _)) => eprintln!("the command ended: {status}"),
-        None => {}
+        eprintln!("the command ended: {}", ended.status);
     }
     reports(&recording, Request { outputs, selection: args.select.selection() })?;
     ensure!(
@@ -86,9 +87,7 @@ fn reports(path: &Path, request: Request) -> Result<()> {
     let recording = file::read(path)?;
     // The names were looked up while the target lived; nothing is added to them here.
     let names = SymbolTable::from_recording(&recording);
-    let report = report::write_outputs(&recording, &names, &request).with_context(|| {
-        format!("the recording is kept; once that is mended: stallscope report {}", path.display())
-    })?;
+    let report = report::write_outputs(&recording, &names, &request)?;
     report::print_summary(&report, request.selection.states.as_deref())?;
     for path in request.outputs.files.iter().map(|(path, _)| path.as_path()).chain([path]) {
         eprintln!("wrote {}", path.display());

@@ -2,9 +2,9 @@
 //! who asked, ended when the recording is over.
 
 use std::{
-    ffi::{CString, OsStr, OsString},
+    ffi::{CString, OsString},
     os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
-    process::{Child, Command},
+    process::{Child, Command, ExitStatus},
 };
 
 use anyhow::{Context as _, Result};
@@ -27,17 +27,10 @@ const NOT_STARTED: i32 = 127;
 /// A command that waits to be let go. Dropped before its end was awaited, it is killed.
 #[derive(Debug)]
 pub struct Launched {
+    /// The program, then its arguments.
+    pub command: Vec<OsString>,
     child: Child,
     reaped: bool,
-}
-
-/// How a command ended.
-#[derive(Debug)]
-pub enum Ended {
-    /// By itself, or by the SIGTERM that follows the recording.
-    Exit(std::process::ExitStatus),
-    /// It never became the command.
-    NotStarted,
 }
 
 impl Launched {
@@ -57,7 +50,7 @@ impl Launched {
             .context("cannot start the command")?;
         let pid = nix::unistd::Pid::from_raw(child.id() as i32);
         match waitpid(pid, Some(WaitPidFlag::WUNTRACED)).context("cannot wait for the command")? {
-            WaitStatus::Stopped(..) => Ok(Self { child, reaped: false }),
+            WaitStatus::Stopped(..) => Ok(Self { command: command.to_vec(), child, reaped: false }),
             other => anyhow::bail!("the command ended before it began: {other:?}"),
         }
     }
@@ -83,10 +76,12 @@ impl Launched {
         if self.child.try_wait()?.is_none() {
             // It can end between the two; then there is nothing to signal.
             let _ = self.signal(Signal::SIGTERM);
+            // If recording never began it is still held, and hears nothing before this.
+            let _ = self.signal(Signal::SIGCONT);
         }
         let status = self.child.wait().context("cannot wait for the command")?;
         self.reaped = true;
-        Ok(if status.code() == Some(NOT_STARTED) { Ended::NotStarted } else { Ended::Exit(status) })
+        Ok(Ended { program: self.command[0].clone(), status })
     }
 
     fn signal(&self, signal: Signal) -> nix::Result<()> {
@@ -102,6 +97,15 @@ impl Drop for Launched {
             let _ = self.child.wait();
         }
     }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The program.
+    pub program: OsString,
+    /// By itself, or by the SIGTERM that follows the recording.
+    pub status: ExitStatus,
 }
 
 /// The launched process before it is the command: stops itself, and once it is let go gives up
@@ -139,10 +143,15 @@ fn become_invoker() -> Result<()> {
     setuid(uid).context("cannot become the invoking user")
 }
 
-/// The failure of a command that never started.
-pub fn not_started(program: &OsStr) -> Failure {
+/// The failure of a command that never became itself, which its exit status alone does not tell:
+/// a command can end with [`NOT_STARTED`] too.
+pub fn not_started(ended: &Ended) -> Option<Failure> {
+    let Ended { program, status } = ended;
+    if status.code() != Some(NOT_STARTED) {
+        return None;
+    }
     let program = String::from_utf8_lossy(program.as_bytes()).into_owned();
-    Failure::NoTarget(format!(
+    Some(Failure::NoTarget(format!(
         "{program} did not start; try it without stallscope first: {program}"
-    ))
+    )))
 }

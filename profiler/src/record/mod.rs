@@ -96,13 +96,22 @@ pub struct Plan {
     pub symbols: SymbolOptions,
 }
 
+/// How a recording ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// Why.
+    pub reason: EndReason,
+    /// Whether there was a target: a launched command may never have become itself.
+    pub target_ran: bool,
+}
+
 /// Records a process, up to the finished file at [`Plan::recording`]. `launched` is the command
 /// that the process is about to become.
 ///
 /// # Errors
 /// [`Failure`] where it cannot begin; other errors where the file cannot be written. A target
 /// that ends, a full disk and a size limit end the recording in good order.
-pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Result<EndReason> {
+pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Result<Outcome> {
     if !target::is_initial_pid_namespace() {
         return Err(Failure::NotPermitted(
             "this is a PID namespace of its own, in which the kernel's process ids mean nothing; \
@@ -127,7 +136,7 @@ async fn watch(
     process: &Process,
     launched: Option<&Launched>,
     mut stopped: watch::Receiver<bool>,
-) -> Result<EndReason> {
+) -> Result<Outcome> {
     let pid = process.pid;
     // Opened before anything else: an id that is used again from here on is not the target.
     let alive = kernel::readiness::of_descriptor(open_pidfd(pid)?)
@@ -144,10 +153,15 @@ async fn watch(
         launched.release()?;
     }
     let mut session = session(plan, hook, process, start)?;
+    if let Some(launched) = launched {
+        session.target.exe = launched.command[0].clone().into();
+        session.target.command =
+            launched.command.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    }
     // A command is not itself yet: its session is written when it is.
     let mut begun = launched.is_none();
     if begun {
-        begin(&mut collector, &session)?;
+        collector.begin(&session)?;
     }
     say_ready(pid);
 
@@ -175,11 +189,8 @@ async fn watch(
                     Ok(_) => {}
                     Err(error) => refused = Some(error),
                 }
-                if !begun && collector.take_exec() == Some(pid) {
-                    if let Ok(process) = target::by_pid(pid.0) {
-                        session.target = facts_of(&process);
-                    }
-                    begin(&mut collector, &session)?;
+                if !begun && became(&mut collector, &mut session) {
+                    collector.begin(&session)?;
                     begun = true;
                 }
             }
@@ -194,8 +205,10 @@ async fn watch(
     };
     progress.finish();
     if !begun {
-        // It ended, or was interrupted, before it was itself.
-        begin(&mut collector, &session)?;
+        // It was over, or interrupted, before it was seen to be itself.
+        tolerate(drain(events.get_mut(), &mut collector, usize::MAX))?;
+        begun = became(&mut collector, &mut session);
+        tolerate(collector.begin(&session))?;
     }
 
     let end = close_window(&mut programs, start).await?;
@@ -226,14 +239,17 @@ async fn watch(
     let observer = observer(plan, &usage)?;
     let (writer, _files) = collector.into_parts();
     writer.finish(End { end, reason, observer, throttled })?;
-    Ok(reason)
+    Ok(Outcome { reason, target_ran: begun })
 }
 
-/// Writes what the recording begins with.
-fn begin(collector: &mut Collector, session: &Session) -> Result<(), WriteError> {
-    collector.append(&Record::Session(session.clone()))?;
-    collector.refresh(session.target.pid, session.start)?;
-    collector.writer().flush()
+/// Whether a launched command was seen to become itself; then the session says what it is.
+fn became(collector: &mut Collector, session: &mut Session) -> bool {
+    let pid = session.target.pid;
+    let became = collector.take_exec() == Some(pid);
+    if became && let Ok(process) = target::by_pid(pid.0) {
+        session.target = facts_of(&process);
+    }
+    became
 }
 
 /// Takes up to `most` records; returns how many there were.

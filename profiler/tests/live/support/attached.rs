@@ -47,6 +47,14 @@ pub fn held_by(pid: u32) -> Attached {
     held
 }
 
+/// Panics unless a recorder holds programs and links, all of which are found by their names.
+pub fn expect_all_known(recorder: u32) {
+    let held = held_by(recorder);
+    assert!(!held.programs.is_empty() && !held.links.is_empty(), "{held:?}");
+    let known: HashSet<u32> = programs().collect();
+    assert!(held.programs.is_subset(&known), "another name than {PROGRAMS:?}");
+}
+
 /// Panics unless soon every program and link of the kernel side has a living process that holds
 /// it: what a dead recorder left behind has none.
 ///
@@ -65,11 +73,7 @@ pub fn expect_nothing_left() {
 
 /// Programs and links of the kernel side that no living process holds.
 fn left() -> Attached {
-    let ours: HashSet<u32> = loaded_programs()
-        .flatten()
-        .filter(|program| program.name_as_str().is_some_and(|name| PROGRAMS.contains(&name)))
-        .map(|program| program.id())
-        .collect();
+    let ours: HashSet<u32> = programs().collect();
     let links: HashSet<u32> = loaded_links()
         .flatten()
         .filter(|link| ours.contains(&link.program_id()))
@@ -85,4 +89,12 @@ fn left() -> Attached {
         left.links.retain(|id| !held.links.contains(id));
     }
     left
+}
+
+/// Every program of the kernel side, whoever holds it.
+fn programs() -> impl Iterator<Item = u32> {
+    loaded_programs()
+        .flatten()
+        .filter(|program| program.name_as_str().is_some_and(|name| PROGRAMS.contains(&name)))
+        .map(|program| program.id())
 }

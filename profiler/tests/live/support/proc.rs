@@ -17,7 +17,7 @@ pub struct Untouched {
 }
 
 /// Who traces a process; its pending signals, mask and handlers.
-const FIELDS: &[&str] = &["TracerPid", "SigQ", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"];
+const FIELDS: &[&str] = &["TracerPid", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"];
 
 /// `SIGCANCEL` and `SIGSETXID`, 32 and 33.
 const LIBC_SIGNALS: u64 = 3 << 31;

@@ -67,9 +67,13 @@ impl Workload {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    /// Closes its stdin and waits for its end.
+    /// Closes its stdin, after which it ends.
     pub fn hang_up(&mut self) {
         drop(self.child.stdin.take());
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) {
         self.child.wait().unwrap();
     }
 
@@ -149,6 +153,11 @@ impl Recorder {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether it has ended and waits for its parent to notice.
+    pub fn is_over(&self) -> bool {
+        super::proc::field(self.pid(), "State").contains('Z')
     }
 
     /// Interrupts it, as Ctrl-C does, and waits for its end.
