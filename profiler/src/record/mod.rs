@@ -120,7 +120,8 @@ pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Re
         )
         .into());
     }
-    let stopped = stop::listen()?;
+    let command = launched.map(|launched| open_pidfd(launched.pid())).transpose()?;
+    let stopped = stop::listen(command)?;
     raise_file_limit();
     let probe = kernel::probe::probe()?;
     let hook = probe.hook(plan.hook)?;

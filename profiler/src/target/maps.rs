@@ -112,7 +112,7 @@ pub fn read_memory(pid: Pid, start: Avma, length: u64) -> io::Result<Vec<u8>> {
     }
     let mut bytes = vec![0; length as usize];
     let from = RemoteIoVec { base: start.0 as usize, len: bytes.len() };
-    let target = nix::unistd::Pid::from_raw(pid.0 as i32);
+    let target = nix::unistd::Pid::from_raw(pid.0.cast_signed());
     // Unlike the file, it asks for no more than CAP_SYS_PTRACE; but a kernel can be without it.
     if process_vm_readv(target, &mut [IoSliceMut::new(&mut bytes)], &[from]) == Ok(from.len) {
         return Ok(bytes);

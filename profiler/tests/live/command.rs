@@ -3,10 +3,11 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
+use nix::sys::signal::Signal;
 use tempfile::tempdir;
 
 use crate::support::{
@@ -63,19 +64,39 @@ fn the_exit_status_is_reported_and_not_returned() {
 #[test]
 fn ctrl_c_ends_the_recording_and_then_the_command() {
     let dir = tempdir().unwrap();
-    let json = dir.path().join("out.json");
-    let script = r#"trap "echo TERM >> $0.heard; exit 3" TERM
-        trap "echo INT >> $0.heard" INT; echo > $0.ready; while :; do sleep 0.05; done"#;
-    let base = dir.path().join("command");
-    let base = base.to_str().unwrap();
-    let arguments = ["-o", json.to_str().unwrap(), "--", "sh", "-c", script, base];
-    let recorder = Recorder::start(&arguments);
-    until("the command runs", || Path::new(&format!("{base}.ready")).exists());
+    let (recorder, heard) = record_listener(dir.path());
     recorder.interrupt().expect(0, &["the command ended: exit status: 3"]);
-    assert_eq!(fs::read_to_string(format!("{base}.heard")).unwrap(), "TERM\n");
+    assert_eq!(fs::read_to_string(heard).unwrap(), "TERM\n");
+    let json = dir.path().join("out.json");
     let report = Report::read(&json);
     assert_eq!(report.0["quality"]["end"], "interrupt");
     assert_eq!(report.0["target"]["command"][0], "sh");
+}
+
+#[test]
+fn a_second_ctrl_c_ends_the_command_too() {
+    let dir = tempdir().unwrap();
+    let (recorder, heard) = record_listener(dir.path());
+    until("the recorder ended", || {
+        recorder.signal(Signal::SIGINT);
+        recorder.is_over()
+    });
+    recorder.wait().expect(130, &["error: stopped"]);
+    until("the command heard of it", || heard.exists());
+    attached::expect_nothing_left();
+}
+
+/// Records a command that writes down which signals it hears; returns where.
+fn record_listener(dir: &Path) -> (Recorder, PathBuf) {
+    let script = r#"trap "echo TERM >> $0.heard; exit 3" TERM
+        trap "echo INT >> $0.heard" INT; echo > $0.ready; while :; do sleep 0.05; done"#;
+    let base = dir.join("command");
+    let mut command = stallscope();
+    command.args(["record", "-o"]).arg(dir.join("out.json"));
+    command.args(["--", "sh", "-c", script]).arg(&base);
+    let recorder = Recorder::start_as(command);
+    until("the command runs", || base.with_extension("ready").exists());
+    (recorder, base.with_extension("heard"))
 }
 
 /// A workload that is recorded from its first instruction, as the user who called sudo.

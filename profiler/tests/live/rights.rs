@@ -91,8 +91,8 @@ fn without_type_information_the_message_says_what_to_boot() {
 }
 
 fn record_as_nobody(public: &Public, capabilities: &[&str], pid: u32) -> Ended {
-    let set: String = capabilities.iter().map(|capability| format!(",+{capability}")).collect();
-    let set = format!("-all{set}");
+    let set = ["-all"].into_iter().chain(capabilities.iter().copied()).collect::<Vec<_>>();
+    let set = set.join(",+");
     let mut command = Command::new("setpriv");
     command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
     command.args(["--inh-caps", &set, "--ambient-caps", &set, "--bounding-set", &set]);
