@@ -25,7 +25,7 @@ pub use report::Report;
 pub use select::{Selection, default_states, select_states};
 
 use crate::{
-    recording::{Ending, Recording},
+    recording::{EndReason, Ending, Recording},
     symbols::SymbolTable,
     units::Ktime,
 };
@@ -119,6 +119,16 @@ fn window(recording: &Recording) -> report::Window {
     }
 }
 
+fn end_reason(reason: EndReason) -> report::EndReason {
+    match reason {
+        EndReason::Duration => report::EndReason::Duration,
+        EndReason::Interrupt => report::EndReason::Interrupt,
+        EndReason::TargetEnded => report::EndReason::TargetEnded,
+        EndReason::MaxSize => report::EndReason::MaxSize,
+        EndReason::WriteFailed => report::EndReason::WriteFailed,
+    }
+}
+
 fn quality(recording: &Recording, judged: &judge::Judged) -> report::Quality {
     let mut counters = recording.counters.0.clone();
     for counter in Counter::ALL {
@@ -140,6 +150,10 @@ fn quality(recording: &Recording, judged: &judge::Judged) -> report::Quality {
         user_stacks: judged.user_stacks,
         observer,
         unfinished: matches!(recording.ending, Ending::Unfinished { .. }),
+        end: match &recording.ending {
+            Ending::Finished(end) => Some(end_reason(end.reason)),
+            Ending::Unfinished { .. } => None,
+        },
         min_block_ns: options.min_block.0,
         hook: options.hook.clone(),
         throttled_ns: match &recording.ending {

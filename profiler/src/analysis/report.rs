@@ -85,12 +85,30 @@ pub struct Quality {
     pub observer: Observer,
     /// The recording was not finished in good order; totals are a lower bound.
     pub unfinished: bool,
+    /// Why the recording ended; null where it is unfinished.
+    pub end: Option<EndReason>,
     /// Intervals shorter than this were counted, not named.
     pub min_block_ns: u64,
     /// Where stacks were captured.
     pub hook: String,
     /// CFS bandwidth throttling of the target's cgroup during the window; null where unread.
     pub throttled_ns: Option<u64>,
+}
+
+/// Why a recording ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndReason {
+    /// The asked length was over.
+    Duration,
+    /// The user interrupted it.
+    Interrupt,
+    /// The target ended.
+    TargetEnded,
+    /// `--max-size` was reached.
+    MaxSize,
+    /// The disk was full or the file could not be written further.
+    WriteFailed,
 }
 
 /// How many recorded waits have which kind of user stack.
@@ -221,6 +239,9 @@ pub enum StackQuality {
     /// There is no user stack.
     Missing,
 }
+
+/// [`Frame::missing`] of a kernel function whose name the recorder was not allowed to see.
+pub const KERNEL_HIDDEN: &str = "kernel-hidden";
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::report::{Frame, FrameKind, StackQuality};
+use super::report::{Frame, FrameKind, KERNEL_HIDDEN, StackQuality};
 use crate::{
     recording::{
         CodeAddress, FrameKind as RawKind, KernelStackId, Missing, RawFrame, Recording,
@@ -149,7 +149,7 @@ fn missing(why: Missing) -> &'static str {
         Missing::NoSymbols => "no-symbols",
         Missing::NoSymbolHere => "no-symbol-here",
         Missing::NotInFile => "not-in-file",
-        Missing::KernelHidden => "kernel-hidden",
+        Missing::KernelHidden => KERNEL_HIDDEN,
         Missing::OtherBoot => "other-boot",
     }
 }

@@ -122,13 +122,7 @@ impl Probe {
     /// it lacks the place that was asked for.
     pub fn hook(&self, asked: Option<HookPath>) -> Result<HookPath> {
         let refuse = |why: String| -> Result<HookPath> { Err(Failure::NotPermitted(why).into()) };
-        if !self.missing_caps.is_empty() {
-            return refuse(format!(
-                "not permitted to record: {} missing; run with sudo, or give the program the \
-                 capabilities: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep stallscope",
-                self.missing_caps.join(", "),
-            ));
-        }
+        refuse_missing(&self.missing_caps)?;
         if !self.btf {
             return refuse(format!(
                 "kernel {} publishes no BTF ({} cannot be read), so its layouts are unknown; boot \
@@ -159,6 +153,26 @@ impl Probe {
             self.release,
         ))
     }
+}
+
+/// Whether this process may record at all.
+///
+/// # Errors
+/// [`Failure::NotPermitted`] with the capabilities that are missing.
+pub fn check_rights() -> Result<()> {
+    refuse_missing(&missing_caps(&fs::read_to_string("/proc/self/status")?))
+}
+
+fn refuse_missing(caps: &[&str]) -> Result<()> {
+    if caps.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::NotPermitted(format!(
+        "not permitted to record: {} missing; run with sudo, or give the program the \
+         capabilities: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep stallscope",
+        caps.join(", "),
+    ))
+    .into())
 }
 
 /// Kernel functions whose name is `name`, or `name` and a suffix that the compiler gave it; never

@@ -1,19 +1,20 @@
 //! `stallscope record`: a recording, then the reports that were asked of it, from it alone.
 
-use std::{ffi::OsStr, path::Path};
+use std::{ffi::OsStr, fs, path::Path};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use profiler_common::config::HookPath;
 
 use super::{
-    Plan,
+    Outcome, Plan,
     launch::{self, Launched},
     record, say,
 };
 use crate::{
     cli::{HookChoice, RecordArgs, TargetChoice},
     failure::Failure,
-    recording::file,
+    kernel,
+    recording::{EndReason, file},
     report::{self, Outputs, Request},
     symbols::SymbolTable,
     target::{self, Process},
@@ -28,6 +29,8 @@ const RING_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// [`Failure`] where it cannot begin; other errors where a file cannot be read or written.
 pub fn run(args: &RecordArgs) -> Result<()> {
     let ring_bytes = ring_bytes(args.ring_size)?;
+    // Before the target is looked at: what a process may not see of it depends on the same rights.
+    kernel::probe::check_rights()?;
     let launched = match args.target.choice() {
         TargetChoice::Command(command) => Some((Launched::hold(&command)?, command)),
         TargetChoice::Pid(_) | TargetChoice::Name(_) => None,
@@ -60,15 +63,24 @@ pub fn run(args: &RecordArgs) -> Result<()> {
         symbols: args.symbols.options(),
     };
     let (launched, command) = launched.unzip();
-    let recorded = record(&plan, &process, launched.as_ref())?;
+    let Outcome { reason, target_ran } = record(&plan, &process, launched.as_ref())?;
     if let Some(launched) = &launched {
         launched.ask_to_end();
     }
-    if let (Some(command), false) = (command, recorded.command_began) {
+    if let (Some(command), false) = (command, target_ran) {
+        // It would only be in the way of the next try.
+        let _ = fs::remove_file(&recording);
         return Err(launch::not_started(&command[0]).into());
     }
     reports(&recording, &Request { outputs, selection: args.select.selection() })?;
-    launched.map_or(Ok(()), Launched::say_end)
+    launched.map_or(Ok(()), Launched::say_end)?;
+    ensure!(
+        reason != EndReason::WriteFailed,
+        "{} holds the recording up to the moment when it could not be written any more; make room, \
+         or record to another disk with -o",
+        recording.display()
+    );
+    Ok(())
 }
 
 /// Writes what was asked for from the finished recording and prints the summary.

@@ -100,11 +100,13 @@ pub struct Plan {
     pub symbols: SymbolOptions,
 }
 
-/// What came of a recording.
+/// How a recording ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recorded {
-    /// A launched command became itself.
-    pub command_began: bool,
+pub struct Outcome {
+    /// Why.
+    pub reason: EndReason,
+    /// Whether there was a target: a launched command may never have become itself.
+    pub target_ran: bool,
 }
 
 /// Records a process, up to the finished file at [`Plan::recording`]. `launched` is the command
@@ -113,7 +115,7 @@ pub struct Recorded {
 /// # Errors
 /// [`Failure`] where it cannot begin; other errors where the file cannot be written. A target
 /// that ends, a full disk and a size limit end the recording in good order.
-pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Result<Recorded> {
+pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Result<Outcome> {
     if !target::is_initial_pid_namespace() {
         return Err(Failure::NotPermitted(
             "this is a PID namespace of its own, in which the kernel's process ids mean nothing; \
@@ -122,7 +124,8 @@ pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Re
         )
         .into());
     }
-    let stopped = stop::listen()?;
+    let command = launched.map(|_| session::open_pidfd(process)).transpose()?;
+    let stopped = stop::listen(command)?;
     raise_file_limit();
     let probe = kernel::probe::probe()?;
     let hook = probe.hook(plan.hook)?;
@@ -149,7 +152,7 @@ async fn watch(
     process: &Process,
     launched: Option<&Launched>,
     stopped: watch::Receiver<bool>,
-) -> Result<Recorded> {
+) -> Result<Outcome> {
     let pid = process.pid;
     let alive = kernel::readiness::of_descriptor(session::open_pidfd(process)?)
         .context("cannot watch for the target's end")?;
@@ -262,7 +265,7 @@ impl Run<'_> {
         mut self,
         reason: EndReason,
         throttle: Option<(target::Throttle, Nanos)>,
-    ) -> Result<Recorded> {
+    ) -> Result<Outcome> {
         let end = window::close(&mut self.programs, self.session.start).await?;
         let ring = self.events.get_mut();
         events::take_all(ring, &mut self.collector)?;
@@ -312,7 +315,7 @@ impl Run<'_> {
         let observer = observer(plan, &usage)?;
         let (writer, _files) = collector.into_parts();
         writer.finish(End { end, reason, observer, throttled })?;
-        Ok(Recorded { command_began })
+        Ok(Outcome { reason, target_ran: command_began })
     }
 }
 

@@ -1,6 +1,9 @@
 //! What ends a recording from outside: Ctrl-C, SIGTERM, and the end of the terminal (SIGHUP).
 
+use std::os::fd::OwnedFd;
+
 use anyhow::{Context as _, Result};
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -12,11 +15,12 @@ use crate::failure::Failure;
 /// while results are being written.
 ///
 /// The first one turns the returned value true. The second one ends this process at once: the
-/// kernel then detaches everything, and the recording is readable up to its last block.
+/// kernel then detaches everything, and the recording is readable up to its last block. `command`
+/// is a launched one, which gets the SIGTERM that it would have got.
 ///
 /// # Errors
 /// If no thread or signal handler can be had.
-pub fn listen() -> Result<watch::Receiver<bool>> {
+pub fn listen(command: Option<OwnedFd>) -> Result<watch::Receiver<bool>> {
     let (stop, stopped) = watch::channel(false);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate, mut hangup) = {
@@ -38,6 +42,10 @@ pub fn listen() -> Result<watch::Receiver<bool>> {
                         _ = hangup.recv() => {}
                     }
                     if stop.send_replace(true) {
+                        if let Some(command) = &command {
+                            // An error means that it has ended.
+                            let _ = pidfd_send_signal(command, Signal::TERM);
+                        }
                         super::say(&format!("error: {}", Failure::Interrupted));
                         std::process::exit(Failure::Interrupted.code().into());
                     }

@@ -5,4 +5,12 @@
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
 mod accuracy;
+mod command;
+mod kill;
+mod limits;
+mod namespaces;
+mod outputs;
+mod rights;
+mod stopping;
 mod support;
+mod targets;

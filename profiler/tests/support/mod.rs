@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use profiler_common::counter::Counter;
 use stallscope::analysis::report::{
-    Frame, FrameKind, Host, Observer, Pool, Quality, Reason, Report, Role, SCHEMA, Site,
+    EndReason, Frame, FrameKind, Host, Observer, Pool, Quality, Reason, Report, Role, SCHEMA, Site,
     StackQuality, Starvation, State, Target, Thread, UserStacks, Window,
 };
 
@@ -211,6 +211,7 @@ pub fn drops() -> Report {
 pub fn unfinished() -> Report {
     let mut report = starving();
     report.quality.unfinished = true;
+    report.quality.end = None;
     for thread in report.pools.iter_mut().flat_map(|pool| &mut pool.threads) {
         *thread = Thread {
             wall_ns: thread.blocked_ns,
@@ -252,6 +253,7 @@ pub fn empty() -> Report {
                 bpf_ns: None,
             },
             unfinished: false,
+            end: Some(EndReason::Duration),
             min_block_ns: 100_000,
             hook: "sched_exit_tp".to_owned(),
             throttled_ns: None,

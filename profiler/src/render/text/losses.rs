@@ -4,7 +4,7 @@ use profiler_common::counter::Counter;
 
 use super::page::Page;
 use crate::{
-    analysis::Report,
+    analysis::{Report, report::KERNEL_HIDDEN},
     render::quantity::{count, share, time},
 };
 
@@ -36,6 +36,17 @@ pub fn write(report: &Report, page: &mut Page) {
             count(stacks.missing),
         );
         page.prose("  ", &text);
+    }
+    let hidden = report.sites.iter().any(|site| {
+        site.frames.iter().any(|frame| frame.missing.as_deref() == Some(KERNEL_HIDDEN))
+    });
+    if hidden {
+        whole = false;
+        page.prose(
+            "  ",
+            "The names of the kernel's functions, hidden from the recorder: with them the reasons of \
+             some waits. Record with sudo or CAP_SYSLOG; `stallscope doctor`.",
+        );
     }
     if quality.unfinished {
         whole = false;

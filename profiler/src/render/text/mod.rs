@@ -12,7 +12,10 @@ mod verdict;
 use std::io::Write;
 
 use super::quantity::{count, time};
-use crate::analysis::{Report, report::Pool};
+use crate::analysis::{
+    Report,
+    report::{EndReason, Pool},
+};
 
 pub use instead::lines as nothing_lines;
 use page::Page;
@@ -49,6 +52,16 @@ pub fn summary(report: &Report, out: &mut dyn Write, style: Style) -> anyhow::Re
             "The recording was not finished in good order: the recorder was killed or could not \
              write. What it holds up to then is here; totals are a lower bound.",
         );
+    }
+    match report.quality.end {
+        Some(EndReason::MaxSize) => page.warning(
+            "The recording ended early: its file reached --max-size. Up to then it is whole.",
+        ),
+        Some(EndReason::WriteFailed) => page.warning(
+            "The recording ended early: its disk was full or could not be written. Up to then it \
+             is whole.",
+        ),
+        Some(EndReason::Duration | EndReason::Interrupt | EndReason::TargetEnded) | None => {}
     }
     verdict::write(report, &mut page);
     sites::write(report, &mut page);

@@ -67,6 +67,16 @@ impl Workload {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
+    /// Closes its stdin, after which it ends.
+    pub fn hang_up(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) {
+        self.child.wait().unwrap();
+    }
+
     /// Kills it and waits for its end.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -145,10 +155,22 @@ impl Recorder {
         self.child.id()
     }
 
+    /// Whether it has ended and waits for its parent to notice.
+    pub fn is_over(&self) -> bool {
+        super::proc::field(self.pid(), "State").contains('Z')
+    }
+
     /// Interrupts it, as Ctrl-C does, and waits for its end.
     pub fn interrupt(self) -> Ended {
         self.signal(nix::sys::signal::Signal::SIGINT);
         self.wait()
+    }
+
+    /// Starts `stallscope record` and does not wait for anything.
+    pub fn start_unready(arguments: &[&str]) -> Self {
+        let mut command = stallscope();
+        command.arg("record").args(arguments);
+        Self::spawn(command)
     }
 
     /// Sends it a signal.
@@ -186,6 +208,11 @@ impl Ended {
 pub fn run(arguments: &[&str]) -> Ended {
     let mut command = stallscope();
     command.args(arguments);
+    run_as(command)
+}
+
+/// Runs a command to its end.
+pub fn run_as(command: Command) -> Ended {
     Recorder::spawn(command).wait()
 }
 
