@@ -4,5 +4,11 @@
 #![cfg(feature = "live")]
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
+mod accounting;
 mod accuracy;
+mod children;
+mod demo;
+mod many;
+mod migration;
+mod storm;
 mod support;
