@@ -10,6 +10,7 @@ mod many;
 mod migrate;
 mod pool;
 mod processes;
+mod queue;
 mod sites;
 mod stage;
 mod storm;
@@ -35,7 +36,7 @@ enum Workload {
         #[arg(long = "for", value_name = "SECS")]
         seconds: Option<u64>,
     },
-    /// Two threads that wake each other as fast as they can; prints their switch counters
+    /// Pairs of threads that wake each other as fast as they can; prints their switch counters
     Storm {
         /// Stop by itself after this many rounds of two switches
         #[arg(long)]
@@ -43,12 +44,17 @@ enum Workload {
         /// Slow down to this many switches a second
         #[arg(long)]
         rate: Option<u32>,
-        /// Keep both on one CPU, where every wake-up is a switch
+        /// Keep both of a pair on one CPU, where every wake-up is a switch
         #[arg(long)]
         same_cpu: bool,
+        /// How many pairs, each on a CPU in turn with --same-cpu
+        #[arg(long, default_value_t = 1)]
+        pairs: usize,
     },
     /// A thread that changes CPU in every sleep, beside a pinned one with the same sleeps
     Migrate,
+    /// Threads that share one CPU and want it most of the time
+    Queue,
     /// Hundreds of threads a second, each of which sleeps once
     Churn,
     /// Parked threads, and one that sleeps
@@ -88,10 +94,11 @@ fn main() -> ExitCode {
 fn run(workload: Workload) -> Result<()> {
     match workload {
         Workload::Truth { seconds } => truth::run(seconds),
-        Workload::Storm { rounds, rate, same_cpu } => {
-            storm::run(storm::Limits { rounds, rate, same_cpu })
+        Workload::Storm { rounds, rate, same_cpu, pairs } => {
+            storm::run(storm::Limits { rounds, rate, same_cpu, pairs })
         }
         Workload::Migrate => migrate::run(),
+        Workload::Queue => queue::run(),
         Workload::Churn => many::churn(),
         Workload::Crowd { threads } => many::crowd(threads),
         Workload::Exec => processes::exec(),

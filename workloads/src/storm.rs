@@ -1,4 +1,4 @@
-//! Two threads that wake each other as fast as they can.
+//! Pairs of threads that wake each other as fast as they can.
 
 use std::{
     fs, hint,
@@ -17,7 +17,7 @@ use crate::{
     migrate,
 };
 
-/// One of the two threads, both counters at rest: before the first switch and after the last.
+/// One of the threads, both counters at rest: before the first switch and after the last.
 #[derive(Serialize)]
 struct Thread {
     tid: i32,
@@ -39,35 +39,45 @@ pub struct Limits {
     pub rounds: Option<u64>,
     /// Switches a second.
     pub rate: Option<u32>,
-    /// Whether both threads stay on one CPU, where every wake-up is a switch.
+    /// Whether both threads of a pair stay on one CPU, where every wake-up is a switch. The pairs
+    /// take the CPUs in turn.
     pub same_cpu: bool,
+    /// How many pairs.
+    pub pairs: usize,
 }
 
-/// Both threads wait in a read before `go` and after `stop`, and live until stdin ends.
+/// All threads wait in a read before `go` and after `stop`, and live until stdin ends.
 pub fn run(limits: Limits) -> Result<()> {
-    if limits.same_cpu {
-        // The threads inherit it.
-        let cpu = migrate::usable_cpus()?.into_iter().next().context("no CPU may be used")?;
-        migrate::pin(gettid(), cpu)?;
-    }
-    let (there_reader, there_writer) = io::pipe().context("cannot make a pipe")?;
-    let (back_reader, back_writer) = io::pipe().context("cannot make a pipe")?;
-    let mut first = there_writer.try_clone().context("cannot clone a pipe")?;
+    let cpus = migrate::usable_cpus()?;
     let (started, tids) = mpsc::channel();
     let (rested, rest) = mpsc::channel();
-    for (from, to) in [(there_reader, back_writer), (back_reader, there_writer)] {
-        let (started, rested) = (started.clone(), rested.clone());
-        thread::spawn(move || echo(from, to, limits, &started, &rested));
+    let mut first = Vec::new();
+    for pair in 0..limits.pairs {
+        if limits.same_cpu {
+            // The threads inherit it.
+            migrate::pin(gettid(), cpus[pair % cpus.len()])?;
+        }
+        let (there_reader, there_writer) = io::pipe().context("cannot make a pipe")?;
+        let (back_reader, back_writer) = io::pipe().context("cannot make a pipe")?;
+        first.push(there_writer.try_clone().context("cannot clone a pipe")?);
+        for (from, to) in [(there_reader, back_writer), (back_reader, there_writer)] {
+            let (started, rested) = (started.clone(), rested.clone());
+            thread::spawn(move || echo(from, to, limits, &started, &rested));
+        }
     }
-    let tids: Vec<i32> = tids.into_iter().take(2).collect();
+    let tids: Vec<i32> = tids.into_iter().take(2 * limits.pairs).collect();
     let before = tids.iter().map(|tid| at_rest(*tid)).collect::<Result<Vec<_>>>()?;
 
     let mut control = Control::ready()?;
-    first.write_all(&[0]).context("cannot write to a pipe")?;
+    for pipe in &mut first {
+        pipe.write_all(&[0]).context("cannot write to a pipe")?;
+    }
     if limits.rounds.is_none() {
         control.wait_for_stop()?;
     }
-    rest.recv().context("a thread of the storm ended")?;
+    for _ in 0..limits.pairs {
+        rest.recv().context("a thread of the storm ended")?;
+    }
     let after = tids.iter().map(|tid| at_rest(*tid)).collect::<Result<Vec<_>>>()?;
     let threads: Vec<Thread> = tids
         .into_iter()
@@ -78,7 +88,7 @@ pub fn run(limits: Limits) -> Result<()> {
 }
 
 /// Passes each byte on, until stopped or the rounds are over. The one that keeps the byte says so;
-/// then both wait for one that never comes.
+/// then both of the pair wait for one that never comes.
 fn echo(
     mut from: PipeReader,
     mut to: PipeWriter,

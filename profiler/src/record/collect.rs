@@ -44,7 +44,7 @@ pub struct Collector {
     /// The threads that the latest roll-call found.
     present: HashMap<Tid, ThreadEvent>,
     /// Processes that replaced their program.
-    execs: HashSet<Pid>,
+    execs: HashMap<Pid, Ktime>,
     /// What was recorded, for the progress line.
     pub tally: Tally,
     lost: HashMap<Counter, u64>,
@@ -81,7 +81,7 @@ impl Collector {
             swept: HashMap::new(),
             present_first: HashMap::new(),
             present: HashMap::new(),
-            execs: HashSet::new(),
+            execs: HashMap::new(),
             tally: Tally::default(),
             lost: HashMap::new(),
             scratch: Vec::new(),
@@ -100,10 +100,14 @@ impl Collector {
     /// If the recording is full or cannot be written.
     pub fn begin(&mut self, session: Session) -> Result<(), WriteError> {
         let held = self.held.take().unwrap_or_default();
+        let itself_at = self.execs.get(&session.target.pid).copied().unwrap_or_default();
+        let is_of_session = |fact: &&Record| match fact {
+            Record::Interval(interval) => interval.in_ > itself_at,
+            Record::Totals(totals) => totals.to > itself_at,
+            _ => true,
+        };
         self.writer.append(&Record::Session(session))?;
-        held.iter()
-            .filter(|fact| !matches!(fact, Record::Interval(_) | Record::Totals(_)))
-            .try_for_each(|record| self.writer.append(record))?;
+        held.iter().filter(is_of_session).try_for_each(|record| self.writer.append(record))?;
         self.writer.flush()
     }
 
@@ -142,7 +146,7 @@ impl Collector {
             Event::Exec(event) => {
                 let pid = Pid(event.state.tgid);
                 self.code.forget(pid);
-                self.execs.insert(pid);
+                self.execs.entry(pid).or_insert(Ktime(event.at_ns));
                 self.refresh(pid, Ktime(event.at_ns))
             }
             Event::ProcessBorn(event) => self.refresh(Pid(event.state.tgid), Ktime(event.at_ns)),
@@ -171,7 +175,7 @@ impl Collector {
 
     /// Whether a process replaced its program.
     pub fn has_execed(&self, pid: Pid) -> bool {
-        self.execs.contains(&pid)
+        self.execs.contains_key(&pid)
     }
 
     /// The next roll-call is about to be taken; the present one was the first of the window.

@@ -165,25 +165,28 @@ async fn watch(
         programs.adopt(&target::children(pid))?;
     }
     let log = plan.bpf_log.then(|| programs.take_log(StderrLog)).transpose()?;
-    let mut events = kernel::readiness::of_ring(programs.take_events()?)?;
+    let events = kernel::readiness::of_ring(programs.take_events()?)?;
     let mut collector = Collector::new(Writer::create(&plan.recording, plan.max_size)?);
 
     let start = window::open(&mut programs).await?;
     collector.window_opened(start);
-    events::take_all(events.get_mut(), &mut collector)?;
-    events::take_during(programs.roll_call()?, events.get_mut(), &mut collector)?;
-    collector.keep_first_roll_call();
-    if hook == HookPath::SwitchOut
-        && let Some(sweep) = programs.sweep()?
-    {
-        events::take_during(sweep, events.get_mut(), &mut collector)?;
-    }
     let session = session::session(plan, hook, process, start)?;
     let mut run = Run { plan, programs, events, collector, session, begun: false };
-    match launched {
-        // A command is not itself yet: its session is written when it is.
-        Some(launched) => launched.release()?,
-        None => run.begin()?,
+    // A command is not itself yet: its session is written when it is, and what it waited for before
+    // is left out. Of a process that is there nothing is, so its session is the first to be written.
+    if launched.is_none() {
+        run.begin()?;
+    }
+    events::take_all(run.events.get_mut(), &mut run.collector)?;
+    events::take_during(run.programs.roll_call()?, run.events.get_mut(), &mut run.collector)?;
+    run.collector.keep_first_roll_call();
+    if hook == HookPath::SwitchOut
+        && let Some(sweep) = run.programs.sweep()?
+    {
+        events::take_during(sweep, run.events.get_mut(), &mut run.collector)?;
+    }
+    if let Some(launched) = launched {
+        launched.release()?;
     }
     say(&format!("recording pid {pid} ..."));
     let reason = run.until_stopped(&alive, log, stopped).await?;

@@ -4,13 +4,19 @@
 #![cfg(feature = "live")]
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
+mod accounting;
 mod accuracy;
+mod children;
 mod command;
+mod demo;
 mod kill;
 mod limits;
+mod many;
+mod migration;
 mod namespaces;
 mod outputs;
 mod rights;
 mod stopping;
+mod storm;
 mod support;
 mod targets;

@@ -20,6 +20,7 @@ pub struct Reading {
 }
 
 /// What a thread that lived throughout did between two readings.
+#[derive(Debug)]
 pub struct Done {
     pub tid: u64,
     pub running_ns: u64,
