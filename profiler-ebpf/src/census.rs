@@ -15,7 +15,8 @@ use profiler_common::{
 
 use crate::{
     capture, emit,
-    maps::{SWEEP_DRAFT, TARGETS, count},
+    maps::{SWEEP_DRAFT, TARGETS, THREADS, When, count, when},
+    offcpu,
     task::{self, Task},
 };
 
@@ -27,8 +28,11 @@ fn visited(ctx: *mut c_void) -> Option<Task> {
     if task.is_null() { None } else { Some(Task::new(task)) }
 }
 
-/// Reports a thread of a watched process. The first roll-call also learns which process is meant:
-/// the user side enters ids with a start time of 0.
+/// Reports a thread of a watched process, and begins its accounting if it had no event since the
+/// window began: then it does what it did all along.
+///
+/// The first roll-call also learns which process is meant: the user side enters ids with a start
+/// time of 0.
 #[inline(always)]
 pub fn roll_call(ctx: *mut c_void) {
     let Some(task) = visited(ctx) else { return };
@@ -53,10 +57,17 @@ pub fn roll_call(ctx: *mut c_void) {
     } else {
         Phase::Waiting
     };
-    let mut state = ThreadState::first_seen(task.start_time(), phase, id, task.switches());
-    state.task_state = task.state();
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
+    if let When::Within { start_ns } | When::After { start_ns } = when(now_ns)
+        && THREADS.get_ptr(&task.key()).is_none()
+        && let Some(state) = offcpu::account(task, phase, start_ns, task.switches())
+        && state.switches == 0
+    {
+        state.task_state = task.state();
+    }
+    let mut state = ThreadState::first_seen(task.start_time(), phase, id, task.switches());
+    state.task_state = task.state();
     if !emit::thread(Kind::Present, now_ns, task.comm(), &state) {
         count(Counter::EventsDropped);
     }

@@ -319,7 +319,7 @@ pub fn free(ctx: &BtfTracePointContext) {
 ///
 /// A first event after the end of the window tells the past just as well.
 #[inline(always)]
-fn account(
+pub fn account(
     task: Task,
     phase: Phase,
     start_ns: u64,

@@ -30,7 +30,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Workload {
-    /// Threads that sleep, wait for a lock, read a pipe and read a socket, 1 to 5 ms a time
+    /// Threads that sleep, wait for a lock, read a pipe and read a socket, 1 to 9 ms a time
     Truth {
         /// Begin at once, work this many seconds and end, without a word on stdin
         #[arg(long = "for", value_name = "SECS")]

@@ -1,4 +1,4 @@
-//! Threads that wait in every common way, 1 to 5 ms a time.
+//! Threads that wait in every common way, 1 to 9 ms a time.
 
 use std::{
     io::{self, Read, Write},
@@ -21,14 +21,14 @@ const MS: Duration = Duration::from_millis(1);
 /// The lengths of sleeps, in turn.
 pub const SLEEPS: [Duration; 5] = [
     MS,
-    Duration::from_millis(5),
-    Duration::from_millis(2),
-    Duration::from_millis(4),
+    Duration::from_millis(9),
     Duration::from_millis(3),
+    Duration::from_millis(7),
+    Duration::from_millis(5),
 ];
 
 /// How long the other end of a pipe or socket lets its reader wait.
-const PACE: Duration = Duration::from_millis(3);
+const PACE: Duration = Duration::from_millis(5);
 
 /// Runs until told to stop, or for `seconds` without being asked.
 pub fn run(seconds: Option<u64>) -> Result<()> {
@@ -88,7 +88,7 @@ fn contend(lock: &Mutex<u64>) {
     while !control::stopped() {
         let mut held = sites::LOCK_CONTENDED.time(|| sites::lock_contended(lock));
         *held += 1;
-        sites::SLEEP_HOLDING.time(|| sites::sleep_holding(2 * MS));
+        sites::SLEEP_HOLDING.time(|| sites::sleep_holding(4 * MS));
         drop(held);
         // Lets another one have it: std's lock is not fair.
         sites::SLEEP_MIX.time(|| sites::sleep_mix(MS));

@@ -39,8 +39,6 @@ pub struct Collector {
     /// By thread and its switch counter: the same stacks can come from the sweep and from the
     /// thread's next switch-in, and later ones belong to other waits.
     swept: HashMap<(Tid, u64), Swept>,
-    /// The threads that the roll-call at the start of the window found.
-    present_first: HashMap<Tid, ThreadEvent>,
     /// The threads that the latest roll-call found.
     present: HashMap<Tid, ThreadEvent>,
     /// Processes that replaced their program.
@@ -79,7 +77,6 @@ impl Collector {
             kernel_stacks: HashMap::new(),
             names: HashMap::new(),
             swept: HashMap::new(),
-            present_first: HashMap::new(),
             present: HashMap::new(),
             execs: HashMap::new(),
             tally: Tally::default(),
@@ -178,9 +175,9 @@ impl Collector {
         self.execs.contains_key(&pid)
     }
 
-    /// The next roll-call is about to be taken; the present one was the first of the window.
-    pub fn keep_first_roll_call(&mut self) {
-        self.present_first = std::mem::take(&mut self.present);
+    /// The next roll-call is about to be taken.
+    pub fn forget_roll_call(&mut self) {
+        self.present.clear();
     }
 
     /// Reads the mappings of every process again.
@@ -206,11 +203,11 @@ impl Collector {
     ) -> Result<Ktime, WriteError> {
         let end_ns = states.iter().map(|state| state.since_ns).max().unwrap_or(0).max(end.0);
         let accounted: HashSet<u32> = states.iter().map(|state| state.tid).collect();
-        let silent = self.present.values().filter(|event| {
-            // A thread that is there, with no event in the window or after it.
-            event.state.from_ns < end_ns && !accounted.contains(&event.state.tid)
-        });
-        states.extend(silent.map(|event| self.silent(event)));
+        let untracked = self
+            .present
+            .values()
+            .filter(|event| event.state.from_ns < end_ns && !accounted.contains(&event.state.tid));
+        states.extend(untracked.map(|event| self.untracked(event)));
         states.sort_unstable_by_key(|state| (state.tid, state.from_ns));
         let mut refused = Ok(());
         for state in states {
@@ -247,28 +244,13 @@ impl Collector {
         written.and(self.totals(&state, name, !matches!(ended, Ended::Nothing)))
     }
 
-    /// The accounting of a thread of which the kernel side kept none. It did all along what it
-    /// does now, unless the kernel counted switches meanwhile: then nothing is known.
-    fn silent(&self, event: &ThreadEvent) -> ThreadState {
-        let now = &event.state;
-        let id = ThreadId { tid: now.tid, tgid: now.tgid };
-        let switches = now.kernel_switches_last;
-        let first = self.present_first.get(&Tid(now.tid));
-        let moved = first.is_none_or(|first| first.state.kernel_switches_last != switches);
-        let phase = match now.phase {
-            phase if phase == Phase::Running as u32 => Phase::Running,
-            phase if phase == Phase::Runnable as u32 => Phase::Runnable,
-            _ => Phase::Waiting,
-        };
-        let mut state = if now.from_ns > self.start.0 {
-            ThreadState::born(now.from_ns, phase, id, switches)
-        } else {
-            ThreadState::first_seen(self.start.0, phase, id, switches)
-        };
-        state.task_state = now.task_state;
-        if moved {
-            state.phase = UNKNOWN;
-        }
+    /// The accounting of a thread for which the kernel side had no room: nothing is known.
+    fn untracked(&self, event: &ThreadEvent) -> ThreadState {
+        let ThreadState { tid, tgid, from_ns, kernel_switches_last, .. } = event.state;
+        let from_ns = from_ns.max(self.start.0);
+        let id = ThreadId { tid, tgid };
+        let mut state = ThreadState::born(from_ns, Phase::Waiting, id, kernel_switches_last);
+        state.phase = UNKNOWN;
         state
     }
 

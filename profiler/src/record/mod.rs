@@ -179,7 +179,7 @@ async fn watch(
     }
     events::take_all(run.events.get_mut(), &mut run.collector)?;
     events::take_during(run.programs.roll_call()?, run.events.get_mut(), &mut run.collector)?;
-    run.collector.keep_first_roll_call();
+    run.collector.forget_roll_call();
     if hook == HookPath::SwitchOut
         && let Some(sweep) = run.programs.sweep()?
     {

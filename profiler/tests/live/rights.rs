@@ -54,8 +54,9 @@ fn three_capabilities_are_enough_and_what_they_do_not_show_is_said() {
         assert!(report.time_in(function) > 200_000_000, "{function}");
     }
     for (counter, lost) in report.0["quality"]["counters"].as_object().unwrap() {
-        let moving = ["sweeps_moved", "stacks_broken"].contains(&counter.as_str());
-        assert!(moving || lost == 0, "{counter}: {lost}");
+        // Programs do not run while certain threads of this machine are current.
+        let unseen = ["switches_missed", "wakeups_missed"].contains(&counter.as_str());
+        assert!(unseen || *counter == "stacks_broken" || lost == 0, "{counter}: {lost}");
     }
     // Kernel names are for CAP_SYSLOG.
     let hidden = |report: &Report| {
