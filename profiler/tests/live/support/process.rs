@@ -61,12 +61,6 @@ impl Workload {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    /// Waits for what it measured, of a workload that stops by itself.
-    pub fn measured(&mut self) -> Value {
-        let line = self.line();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
-    }
-
     /// Closes its stdin, after which it ends.
     pub fn hang_up(&mut self) {
         drop(self.child.stdin.take());
