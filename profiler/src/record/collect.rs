@@ -1,28 +1,28 @@
 //! What came out of the ring buffer, turned into the facts of a recording.
 
-use std::collections::{HashMap, HashSet};
+mod close;
+mod stacks;
+
+use std::collections::HashMap;
 
 use profiler_common::{
     counter::Counter,
     event::{HAS_REGS, IntervalEvent, OPEN_AT_START, PREEMPTED, ThreadEvent},
-    state::{ENDED, Ended, OFF_AT_START, Phase, Span, ThreadId, ThreadState},
+    state::{OFF_AT_START, Span, ThreadState},
 };
 
+use self::stacks::StackTable;
 use super::code::CodeMap;
 use crate::{
     kernel::{Event, events},
     recording::{
-        Interval, KernelStack, KernelStackId, RawFrame, Record, Regs, Session, StackEnd,
-        ThreadName, ThreadTotals, UserStack, UserStackId,
+        Interval, KernelStackId, RawFrame, Record, Regs, Session, StackEnd, ThreadName,
+        ThreadTotals, UserStackId,
         file::{WriteError, Writer},
     },
     units::{Avma, Ktime, Nanos, Pid, Tid},
     unwind::WalkRegs,
 };
-
-/// The phase of a thread of which nothing is known: no [`Phase`], so that its time goes into no
-/// interval and is reported as unknown.
-const UNKNOWN: u32 = 0;
 
 /// The facts of a recording under way.
 pub struct Collector {
@@ -33,8 +33,8 @@ pub struct Collector {
     start: Ktime,
     /// Where code is mapped.
     pub code: CodeMap,
-    user_stacks: HashMap<(Vec<RawFrame>, StackEnd), UserStackId>,
-    kernel_stacks: HashMap<Vec<Avma>, KernelStackId>,
+    /// Every stack so far.
+    pub stacks: StackTable,
     names: HashMap<(Pid, Tid), String>,
     /// By thread and its switch counter: the same stacks can come from the sweep and from the
     /// thread's next switch-in, and later ones belong to other waits.
@@ -73,8 +73,7 @@ impl Collector {
             held: Some(Vec::new()),
             start: Ktime(0),
             code: CodeMap::default(),
-            user_stacks: HashMap::new(),
-            kernel_stacks: HashMap::new(),
+            stacks: StackTable::default(),
             names: HashMap::new(),
             swept: HashMap::new(),
             present: HashMap::new(),
@@ -189,71 +188,6 @@ impl Collector {
         self.code.processes().into_iter().try_for_each(|pid| self.refresh(pid, now))
     }
 
-    /// Closes the accounting of every thread: `states` is what the kernel kept, and the roll-call
-    /// and the sweep have been taken after `end`. Returns the end of the window: later than `end`
-    /// if the kernel side heard of it late.
-    ///
-    /// # Errors
-    /// If the recording cannot be written.
-    pub fn close(
-        &mut self,
-        mut states: Vec<ThreadState>,
-        end: Ktime,
-        min_block: Nanos,
-    ) -> Result<Ktime, WriteError> {
-        let end_ns = states.iter().map(|state| state.since_ns).max().unwrap_or(0).max(end.0);
-        let accounted: HashSet<u32> = states.iter().map(|state| state.tid).collect();
-        let untracked = self
-            .present
-            .values()
-            .filter(|event| event.state.from_ns < end_ns && !accounted.contains(&event.state.tid));
-        states.extend(untracked.map(|event| self.untracked(event)));
-        states.sort_unstable_by_key(|state| (state.tid, state.from_ns));
-        let mut refused = Ok(());
-        for state in states {
-            refused = refused.and(self.close_thread(state, end_ns, min_block));
-        }
-        refused.map(|()| Ktime(end_ns))
-    }
-
-    fn close_thread(
-        &mut self,
-        mut state: ThreadState,
-        end_ns: u64,
-        min_block: Nanos,
-    ) -> Result<(), WriteError> {
-        let (pid, tid) = (Pid(state.tgid), Tid(state.tid));
-        if state.flags & ENDED != 0 {
-            // Its end found no room in the ring buffer; one of no length was sent after all.
-            if state.from_ns == state.since_ns {
-                return Ok(());
-            }
-            let name = self.name(&[0; 16], pid, tid);
-            return self.totals(&state, name, false);
-        }
-        let phase = state.phase;
-        let ended = state.close(end_ns, min_block.0);
-        let mut written = Ok(());
-        if phase == UNKNOWN {
-            state.intervals = 0;
-        } else if let Ended::Interval(span) = ended {
-            written = self.open_interval(pid, tid, &state, span);
-        }
-        let comm = self.present.get(&tid).map(|event| event.comm);
-        let name = self.name(&comm.unwrap_or_default(), pid, tid);
-        written.and(self.totals(&state, name, !matches!(ended, Ended::Nothing)))
-    }
-
-    /// The accounting of a thread for which the kernel side had no room: nothing is known.
-    fn untracked(&self, event: &ThreadEvent) -> ThreadState {
-        let ThreadState { tid, tgid, from_ns, kernel_switches_last, .. } = event.state;
-        let from_ns = from_ns.max(self.start.0);
-        let id = ThreadId { tid, tgid };
-        let mut state = ThreadState::born(from_ns, Phase::Waiting, id, kernel_switches_last);
-        state.phase = UNKNOWN;
-        state
-    }
-
     /// Counts a loss of the user side.
     pub fn lose(&mut self, counter: Counter) {
         *self.lost.entry(counter).or_default() += 1;
@@ -272,21 +206,6 @@ impl Collector {
             _ => 0,
         };
         own + self.lost.get(&counter).copied().unwrap_or(0)
-    }
-
-    /// Every stack so far, by number.
-    pub fn interned(
-        &self,
-    ) -> (HashMap<UserStackId, UserStack>, HashMap<KernelStackId, KernelStack>) {
-        let user = self
-            .user_stacks
-            .iter()
-            .map(|((frames, end), &id)| (id, UserStack { id, frames: frames.clone(), end: *end }));
-        let kernel = self
-            .kernel_stacks
-            .iter()
-            .map(|(frames, &id)| (id, KernelStack { id, frames: frames.clone() }));
-        (user.collect(), kernel.collect())
     }
 
     /// The writer, to flush it.
@@ -339,35 +258,6 @@ impl Collector {
         self.record(interval)
     }
 
-    /// An interval that had not ended when the window did, with the stacks of the sweep if the
-    /// thread has not moved since.
-    fn open_interval(
-        &mut self,
-        pid: Pid,
-        tid: Tid,
-        state: &ThreadState,
-        span: Span,
-    ) -> Result<(), WriteError> {
-        let preempted = state.phase == Phase::Runnable as u32;
-        let mut interval = Interval {
-            task_state: state.task_state,
-            preempted,
-            open_at_start: span.out_ns == state.from_ns && state.flags & OFF_AT_START != 0,
-            open_at_end: true,
-            cpu_out: state.cpu_out,
-            cpu_in: state.cpu_out,
-            ..bare(pid, tid, span)
-        };
-        if let Some(swept) = self.swept.remove(&(tid, state.kernel_switches_last)) {
-            interval.regs = swept.regs;
-            interval.user_stack = swept.user_stack;
-            interval.kernel_stack = swept.kernel_stack;
-        } else if !preempted {
-            self.lose(Counter::OpenWithoutStack);
-        }
-        self.record(interval)
-    }
-
     fn record(&mut self, interval: Interval) -> Result<(), WriteError> {
         self.tally.intervals += 1;
         self.tally.waiting += interval.wake.since(interval.out);
@@ -409,24 +299,17 @@ impl Collector {
         frames: Vec<RawFrame>,
         end: StackEnd,
     ) -> Result<UserStackId, WriteError> {
-        let next = UserStackId(self.user_stacks.len() as u32);
-        let key = (frames, end);
-        if let Some(&id) = self.user_stacks.get(&key) {
-            return Ok(id);
-        }
-        self.append(Record::UserStack(UserStack { id: next, frames: key.0.clone(), end }))?;
-        self.user_stacks.insert(key, next);
-        Ok(next)
+        let (id, new) = self.stacks.user(frames, end);
+        let Some(stack) = new else { return Ok(id) };
+        let appended = self.append(Record::UserStack(stack.clone()));
+        appended.map(|()| self.stacks.keep_user(stack))
     }
 
     fn kernel_stack(&mut self, frames: Vec<Avma>) -> Result<KernelStackId, WriteError> {
-        let next = KernelStackId(self.kernel_stacks.len() as u32);
-        if let Some(&id) = self.kernel_stacks.get(&frames) {
-            return Ok(id);
-        }
-        self.append(Record::KernelStack(KernelStack { id: next, frames: frames.clone() }))?;
-        self.kernel_stacks.insert(frames, next);
-        Ok(next)
+        let (id, new) = self.stacks.kernel(frames);
+        let Some(stack) = new else { return Ok(id) };
+        let appended = self.append(Record::KernelStack(stack.clone()));
+        appended.map(|()| self.stacks.keep_kernel(stack))
     }
 
     fn append_all(&mut self, mut facts: Vec<Record>) -> Result<(), WriteError> {

@@ -7,6 +7,7 @@
 //! - `events` takes what the ring buffer holds.
 //! - `collect` turns ring buffer records into facts.
 //! - `code` knows which files' code a process has mapped.
+//! - `cost` is what the recorder itself cost.
 //! - `stop` hears Ctrl-C.
 //! - `progress` is the line on a terminal.
 //! - [`clock`] tells the present instant.
@@ -15,6 +16,7 @@ pub mod clock;
 mod code;
 mod collect;
 mod command;
+mod cost;
 mod events;
 pub mod launch;
 mod progress;
@@ -32,7 +34,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use profiler_common::{config::HookPath, counter::Counter};
 use tokio::{io::unix::AsyncFd, sync::watch, time::MissedTickBehavior};
 
@@ -46,9 +48,9 @@ use self::{
 };
 use crate::{
     failure::Failure,
-    kernel::{self, Probe, Programs, Request, usage::Usage},
+    kernel::{self, Probe, Programs, Request},
     recording::{
-        Counters, End, EndReason, Ending, Observer, Record, Recording, Session,
+        Counters, End, EndReason, Ending, Record, Recording, Session,
         file::{WriteError, Writer},
     },
     symbols::{self, SymbolOptions},
@@ -315,7 +317,7 @@ impl Run<'_> {
         let throttled = throttle.and_then(|(throttle, before)| {
             Some(Nanos(throttle.read()?.0.saturating_sub(before.0)))
         });
-        let observer = observer(plan, &usage)?;
+        let observer = cost::observer(&usage, plan.bpf_stats)?;
         let (writer, _files) = collector.into_parts();
         writer.finish(End { end, reason, observer, throttled })?;
         Ok(Outcome { reason, target_ran: command_began })
@@ -359,7 +361,7 @@ fn append_names(
     session: Session,
     symbols: &SymbolOptions,
 ) -> Result<(), WriteError> {
-    let (user_stacks, kernel_stacks) = collector.interned();
+    let (user_stacks, kernel_stacks) = (collector.stacks.all_user(), collector.stacks.all_kernel());
     let stacks = Recording {
         session,
         threads: Vec::new(),
@@ -384,18 +386,6 @@ fn dropped(programs: &mut Programs) -> u64 {
         .filter(|(counter, _)| *counter == Counter::IntervalsDropped)
         .map(|(_, count)| count)
         .sum()
-}
-
-fn observer(plan: &Plan, usage: &Usage) -> Result<Observer> {
-    let own = getrusage(UsageWho::RUSAGE_SELF).context("cannot measure the recorder itself")?;
-    let micros =
-        |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
-    Ok(Observer {
-        cpu: Nanos((micros(own.user_time()) + micros(own.system_time())) * 1000),
-        max_rss_bytes: own.max_rss() as u64 * 1024,
-        kernel_map_bytes: usage.map_bytes,
-        bpf: plan.bpf_stats.then_some(usage.run_time),
-    })
 }
 
 /// Every module is held open; a process can map more files than the usual limit of descriptors.

@@ -10,7 +10,7 @@ use stallscope::analysis::report::{
 
 const MS: u64 = 1_000_000;
 const EXE: &str = "/srv/orders/bin/orders-api";
-const TOKIO: &str = "/root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.47.1/src";
+const TOKIO: &str = "/home/dev/.cargo/registry/src/mirror-1949cf8c6b5b557f/tokio-1.47.1/src";
 const LIBC: &str = "/usr/lib/x86_64-linux-gnu/libc.so.6";
 
 /// Every report with its name.

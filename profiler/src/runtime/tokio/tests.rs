@@ -330,7 +330,7 @@ fn outside_its_runtime_a_current_thread_may_wait_unless_inlining_hides_the_way_i
 /// Line tables name inlined functions without their path; the source file says the rest.
 #[test]
 fn inlined_functions_are_known_by_their_source_file() {
-    const TOKIO: &str = "/root/.cargo/registry/src/index/tokio-1.54.1/src";
+    const TOKIO: &str = "/home/dev/.cargo/registry/src/mirror/tokio-1.54.1/src";
     let check = |inlined: &[(&str, &str)], state, role| {
         let frame = |name: &str, file: Option<&str>| {
             Frame::new(CodeAddress::Memory(Avma(1)), Some(name), file, Some("/bin/tk"))
