@@ -41,6 +41,7 @@ pub fn switch(ctx: &BtfTracePointContext) {
         When::Before => {}
         When::Within { start_ns } => {
             if prev_is_ours {
+                forget_seen();
                 switch_out(prev, task_state(prev, ctx), start_ns, now_ns, ctx.as_ptr());
             }
             if next_is_ours {
@@ -155,6 +156,16 @@ fn resume_late(next: Task, start_ns: u64, ctx: *mut c_void) {
         kernel_switches: switches,
     };
     hand_over(due, next.key(), ctx);
+}
+
+/// The thread that was seen switched in on this CPU leaves it: should it come back unseen, it is not
+/// to be taken for seen.
+#[inline(always)]
+fn forget_seen() {
+    if let Some(due) = DUE.get_ptr_mut(0) {
+        // SAFETY: a per-CPU value; see `due`.
+        unsafe { (*due).seen_tid = 0 };
+    }
 }
 
 /// In the resumed thread, whose switch-in `sched_switch` did not see: a kernel can keep programs

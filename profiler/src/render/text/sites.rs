@@ -139,7 +139,9 @@ fn entry(
 ///
 /// Without own code the deepest frame that may be own code stands in, then the deepest with a name.
 fn places(site: &Site) -> (Option<&Frame>, Option<&Frame>) {
-    let mut own = site.frames.iter().filter(|frame| own_code::is_own(frame));
+    // Where a task blocks on a future, the line that asks for it is the one to look at.
+    let asks = |frame: &&Frame| !folded::name(frame).contains("block_on");
+    let mut own = site.frames.iter().filter(|frame| own_code::is_own(frame)).filter(asks);
     if let Some(outermost) = own.next() {
         return match own.next_back() {
             Some(deepest) => (Some(deepest), Some(outermost)),
