@@ -123,7 +123,7 @@ fn words(text: &str) -> Vec<&str> {
     for (at, c) in text.char_indices() {
         match c {
             '`' => quoted = !quoted,
-            ' ' if !quoted => {
+            ' ' if !quoted && !starts_with_unit(&text[at + 1..]) => {
                 words.push(&text[start..at]);
                 start = at + 1;
             }
@@ -133,6 +133,12 @@ fn words(text: &str) -> Vec<&str> {
     words.push(&text[start..]);
     words.retain(|word| !word.is_empty());
     words
+}
+
+/// Whether the next word is the unit of the number before it, which it must stay with.
+fn starts_with_unit(text: &str) -> bool {
+    let word = text.split(' ').next().unwrap_or_default().trim_end_matches(['.', ',', ';', ')']);
+    ["%", "ns", "µs", "ms", "s"].contains(&word)
 }
 
 #[cfg(test)]
@@ -146,6 +152,13 @@ mod tests {
         assert_eq!(lines.len(), 2, "{lines:#?}");
         assert!(lines[1].starts_with("  `stallscope record -p 1`, and"), "{lines:#?}");
         assert!(lines.iter().all(|line| line.chars().count() <= WIDTH));
+    }
+
+    #[test]
+    fn a_number_is_not_parted_from_its_unit() {
+        // The number alone would still fit.
+        let full = "x".repeat(WIDTH - " 0.1".len());
+        assert_eq!(broken("", &format!("{full} 0.1 %. More")), [full, "0.1 %. More".to_owned()]);
     }
 
     #[test]
