@@ -178,3 +178,123 @@ fn by_signal_frame(frame: Frame, mut read: impl FnMut(u64) -> Option<u64>) -> St
         Err(failure) => Step::Failed(failure),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SP: u64 = 0x7000;
+    const BP: u64 = 0x7040;
+
+    fn rule(cfa: CfaKind, cfa_offset: i32, bp: BpKind, bp_offset: i16) -> Rule {
+        Rule { cfa, bp, bp_offset, cfa_offset }
+    }
+
+    fn frame(position: Position) -> Frame {
+        Frame { ip: 0x40_100b, sp: SP, bp: BP, di: 0x5555, position }
+    }
+
+    fn to(ip: u64, sp: u64, bp: u64) -> Step {
+        Step::To(Frame { ip, sp, bp, di: 0, position: Position::Caller })
+    }
+
+    /// Every word of the stack holds 0x10_0000 more than its address, but for these.
+    fn check_in(memory: &[(u64, u64)], rule: Rule, position: Position, expected: Step) {
+        let read = |address: u64| {
+            let known = memory.iter().find(|(at, _)| *at == address).map(|(_, word)| *word);
+            known.or((SP..SP + 0x1000).contains(&address).then_some(address + 0x10_0000))
+        };
+        assert_eq!(step(rule, frame(position), read), expected, "{rule:?} {position:?}");
+    }
+
+    fn check(rule: Rule, expected: Step) {
+        for position in [Position::Interrupted, Position::Syscall, Position::Caller] {
+            check_in(&[], rule, position, expected);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_rule_leads_to_its_caller() {
+        let same = BpKind::Same;
+        check(rule(CfaKind::Sp, 32, same, 0), to(0x10_7018, 0x7020, BP));
+        check(rule(CfaKind::Sp, 32, BpKind::AtCfa, -16), to(0x10_7018, 0x7020, 0x10_7010));
+        check(rule(CfaKind::Bp, 16, BpKind::AtCfa, -16), to(0x10_7048, 0x7050, 0x10_7040));
+        // Byte 11 of an entry is where the push of its number is done.
+        check(rule(CfaKind::Plt, 11, same, 0), to(0x10_7008, 0x7010, BP));
+        check(rule(CfaKind::Plt, 12, same, 0), to(0x10_7000, 0x7008, BP));
+        check(Rule::of(CfaKind::Stop), Step::Outermost);
+        check(Rule::default(), Step::Failed(Failure::Unsupported));
+    }
+
+    #[test]
+    fn a_caller_can_be_pointed_at() {
+        let saved = |a, b| Rule::join(a, b);
+        let memory = [(BP - 8, 0x7100), (SP + 24, 0x7200)];
+        let at = |rule, expected| check_in(&memory, rule, Position::Caller, expected);
+        at(rule(CfaKind::AtBp, saved(-8, 0), BpKind::AtBp, 0), to(0x10_70f8, 0x7100, 0x10_7040));
+        at(rule(CfaKind::AtSp, saved(24, 8), BpKind::AtCfa, -16), to(0x10_7200, 0x7208, 0x10_71f8));
+        at(
+            rule(CfaKind::AtSp, saved(-8, 8), BpKind::Same, 0),
+            Step::Failed(Failure::Unreadable(SP - 8)),
+        );
+    }
+
+    #[test]
+    fn registers_are_known_only_where_execution_was_interrupted() {
+        let vfork = rule(CfaKind::ReturnInDi, 0, BpKind::Same, 0);
+        check_in(&[], vfork, Position::Syscall, to(0x5555, SP, BP));
+        check_in(&[], vfork, Position::Caller, Step::Failed(Failure::RegisterLost));
+        // Already taken back, from memory that is not there any more.
+        let popped = rule(CfaKind::Sp, 8, BpKind::AtCfa, -16);
+        check_in(&[], popped, Position::Interrupted, to(0x10_7000, 0x7008, BP));
+        check_in(&[], popped, Position::Caller, Step::Failed(Failure::Unreadable(SP - 8)));
+    }
+
+    #[test]
+    fn without_unwind_information_a_leaf_returns_and_others_have_a_frame_pointer() {
+        let uncovered = Rule::of(CfaKind::Uncovered);
+        check_in(&[], uncovered, Position::Syscall, to(0x10_7000, 0x7008, BP));
+        check_in(&[], uncovered, Position::Caller, to(0x10_7048, 0x7050, 0x10_7040));
+    }
+
+    #[test]
+    fn the_stack_pointer_advances() {
+        let not_advancing = Step::Failed(Failure::NotAdvancing);
+        check(rule(CfaKind::Sp, 0, BpKind::Same, 0), not_advancing);
+        check(rule(CfaKind::Bp, -0x80, BpKind::Same, 0), not_advancing);
+        let below = rule(CfaKind::ReturnInDi, -8, BpKind::Same, 0);
+        check_in(&[], below, Position::Interrupted, not_advancing);
+    }
+
+    #[test]
+    fn a_return_address_of_zero_is_nobodys() {
+        let rule = rule(CfaKind::Sp, 8, BpKind::Same, 0);
+        check_in(&[(SP, 0)], rule, Position::Caller, Step::Outermost);
+    }
+
+    #[test]
+    fn a_signal_frame_has_all_registers_and_may_lie_on_another_stack() {
+        let memory =
+            [(SP + 104, 0x77), (SP + 120, 0x1234), (SP + 160, 0x100), (SP + 168, 0x40_2000)];
+        let interrupted = Frame {
+            ip: 0x40_2000,
+            sp: 0x100,
+            bp: 0x1234,
+            di: 0x77,
+            position: Position::Interrupted,
+        };
+        let signal = Rule::of(CfaKind::Signal);
+        check_in(&memory, signal, Position::Caller, Step::To(interrupted));
+    }
+
+    #[test]
+    fn a_call_is_looked_up_before_its_return_address() {
+        for (position, expected) in [
+            (Position::Interrupted, 0x40_100b),
+            (Position::Syscall, 0x40_100a),
+            (Position::Caller, 0x40_100a),
+        ] {
+            assert_eq!(frame(position).lookup(), expected);
+        }
+    }
+}
