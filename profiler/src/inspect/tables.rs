@@ -13,7 +13,7 @@ use object::read::ReadCache;
 
 use super::shown;
 use crate::{
-    render::{count, time},
+    render::{count, share, time},
     target::{self, ExecMapping, MappingKind},
     units::Pid,
     unwind::{CodeFile, Table},
@@ -113,7 +113,7 @@ fn module(text: u64, table: &Table, took: Duration, out: &mut dyn Write) -> anyh
         "  text         {} bytes, {} of them ({}) without unwind information",
         count(text),
         count(uncovered),
-        percent(uncovered, text)
+        share(uncovered, text)
     )?;
     writeln!(out, "  functions    {} described", count(table.described))?;
     let (rows, rules, pages) = (table.rows.len(), table.rules.len(), table.pages.len());
@@ -125,9 +125,9 @@ fn module(text: u64, table: &Table, took: Duration, out: &mut dyn Write) -> anyh
         count(pages as u64)
     )?;
     size(table.bytes(), text, took, out)?;
-    for (kind, share) in table.unsupported.iter() {
-        let (rows, bytes) = (count(share.rows), count(share.bytes));
-        writeln!(out, "  unsupported  {rows} rows, {bytes} bytes: {}", kind.name())?;
+    for (kind, found) in table.unsupported.iter() {
+        let (rows, bytes) = (count(found.rows), count(found.bytes));
+        writeln!(out, "  unsupported  {}: rows {rows}, bytes {bytes}", kind.name())?;
     }
     let mut gaps = table.uncovered.iter().collect::<Vec<_>>();
     gaps.sort_by_key(|gap| std::cmp::Reverse(gap.end.0 - gap.start.0));
@@ -150,13 +150,13 @@ fn total(modules: &[Code], out: &mut dyn Write) -> anyhow::Result<()> {
     };
     let text = tables().map(|(text, ..)| text).sum();
     let uncovered = tables().map(|(_, table, _)| uncovered(table)).sum();
-    writeln!(out, "{} tables", tables().count())?;
+    writeln!(out, "in all")?;
     writeln!(
         out,
         "  text         {} bytes, {} of them ({}) without unwind information",
         count(text),
         count(uncovered),
-        percent(uncovered, text)
+        share(uncovered, text)
     )?;
     let rows = tables().map(|(_, table, _)| table.rows.len() as u64).sum();
     writeln!(out, "  table        {} rows", count(rows))?;
@@ -174,8 +174,4 @@ fn size(bytes: u64, text: u64, took: Duration, out: &mut dyn Write) -> anyhow::R
 
 fn uncovered(table: &Table) -> u64 {
     table.uncovered.iter().map(|gap| gap.end.0 - gap.start.0).sum()
-}
-
-fn percent(part: u64, whole: u64) -> String {
-    format!("{:.1} %", part as f64 / whole.max(1) as f64 * 100.0)
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
+mod oracle;
 mod rows;
 mod stacks;
 mod traced;

@@ -3,140 +3,56 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use gimli::{
-    BaseAddresses, CfaRule, CieOrFde, EhFrame, Encoding, EndianSlice, Evaluation, EvaluationResult,
-    Expression, LittleEndian, Location, Register, RegisterRule, UnwindContext, UnwindSection as _,
-    UnwindTableRow, Value, X86_64,
-};
-use object::{Object as _, ObjectSection as _};
+use gimli::{CieOrFde, UnwindContext, UnwindSection as _, X86_64};
 use profiler_common::{
     table::CfaKind,
     unwind::{Frame, Position, Step, step},
 };
 use stallscope::{units::Svma, unwind::CodeFile};
 
-type Bytes<'data> = EndianSlice<'data, LittleEndian>;
+use crate::oracle::{Evaluator, Registers, UnwindInfo};
 
 /// Registers in which no two results are the same by chance.
 const SP: u64 = 0x7ffe_0000_1230;
 const BP: u64 = 0x7ffe_0004_5670;
 const DI: u64 = 0x5555_1111;
 
-/// What any memory holds: something above the stack pointer, and something else everywhere.
+/// What memory holds: something above the stack pointer, and something else everywhere.
 fn memory(address: u64) -> u64 {
     0x7fff_0000_0000 + (address.wrapping_mul(0x9e37_79b9) & 0x0fff_fff8)
-}
-
-/// Registers of the caller: `None` if there is none, an error with the register that is not known.
-type Caller = Result<Option<(u64, u64, u64)>, &'static str>;
-
-struct Evaluator<'a, 'data> {
-    section: &'a EhFrame<Bytes<'data>>,
-    encoding: Encoding,
-    ip: u64,
-}
-
-impl<'data> Evaluator<'_, 'data> {
-    fn register(&self, register: Register) -> Result<u64, &'static str> {
-        match register {
-            X86_64::RSP => Ok(SP),
-            X86_64::RBP => Ok(BP),
-            X86_64::RA => Ok(self.ip),
-            X86_64::RDI => Ok(DI),
-            _ => Err("a register that is not followed"),
-        }
-    }
-
-    fn expression(&self, expression: Expression<Bytes<'data>>) -> Result<u64, &'static str> {
-        let mut evaluation: Evaluation<Bytes<'_>> = expression.evaluation(self.encoding);
-        let mut result = evaluation.evaluate().unwrap();
-        loop {
-            result = match result {
-                EvaluationResult::Complete => break,
-                EvaluationResult::RequiresRegister { register, .. } => {
-                    let value = Value::Generic(self.register(register)?);
-                    evaluation.resume_with_register(value).unwrap()
-                }
-                EvaluationResult::RequiresMemory { address, .. } => {
-                    evaluation.resume_with_memory(Value::Generic(memory(address))).unwrap()
-                }
-                other => panic!("{other:?}"),
-            };
-        }
-        match evaluation.as_result().last().unwrap().location {
-            Location::Address { address } => Ok(address),
-            ref other => panic!("{other:?}"),
-        }
-    }
-
-    fn saved(
-        &self,
-        rule: Option<RegisterRule<usize>>,
-        cfa: u64,
-        same: u64,
-    ) -> Result<u64, &'static str> {
-        match rule {
-            None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => Ok(same),
-            Some(RegisterRule::Offset(offset)) => Ok(memory(cfa.wrapping_add_signed(offset))),
-            Some(RegisterRule::ValOffset(offset)) => Ok(cfa.wrapping_add_signed(offset)),
-            Some(RegisterRule::Register(register)) => self.register(register),
-            Some(RegisterRule::Expression(at)) => {
-                Ok(memory(self.expression(at.get(self.section).unwrap())?))
-            }
-            Some(RegisterRule::ValExpression(value)) => {
-                self.expression(value.get(self.section).unwrap())
-            }
-            Some(other) => panic!("{other:?}"),
-        }
-    }
-
-    fn caller(&self, row: &UnwindTableRow<usize>) -> Caller {
-        let return_address = row.register(X86_64::RA);
-        if matches!(return_address, None | Some(RegisterRule::Undefined)) {
-            return Ok(None);
-        }
-        let cfa = match row.cfa() {
-            CfaRule::RegisterAndOffset { register, offset } => {
-                self.register(*register)?.wrapping_add_signed(*offset)
-            }
-            CfaRule::Expression(expression) => {
-                self.expression(expression.get(self.section).unwrap())?
-            }
-        };
-        let ip = self.saved(return_address, cfa, self.ip)?;
-        let bp = self.saved(row.register(X86_64::RBP), cfa, BP)?;
-        Ok(Some((ip, cfa, bp)))
-    }
 }
 
 /// Compares all rows of a file; returns how many, and how many of them no rule can say.
 fn compare(bytes: &[u8]) -> (u64, BTreeMap<&'static str, u64>) {
     let table = CodeFile::parse(bytes).unwrap().table();
-    let file = object::File::parse(bytes).unwrap();
-    let at = |name: &str| file.section_by_name(name).map_or(0, |section| section.address());
-    let data = file.section_by_name(".eh_frame").unwrap().uncompressed_data().unwrap();
-    let mut section = EhFrame::new(&data, LittleEndian);
-    section.set_address_size(8);
-    let bases = BaseAddresses::default()
-        .set_eh_frame(at(".eh_frame"))
-        .set_text(at(".text"))
-        .set_got(at(".got"));
+    let info = UnwindInfo::of(bytes);
+    let (section, bases) = (info.section(), &info.bases);
     let mut context = UnwindContext::new();
     let (mut rows, mut unsupported) = (0, BTreeMap::new());
-    let mut entries = section.entries(&bases);
+    let mut entries = section.entries(bases);
     while let Some(entry) = entries.next().unwrap() {
         let CieOrFde::Fde(function) = entry else { continue };
         let function = function.parse(|section, bases, at| section.cie_from_offset(bases, at));
         let function = function.unwrap();
         let encoding = function.cie().encoding();
-        let mut of_function = function.rows(&section, &bases, &mut context).unwrap();
+        let mut of_function = function.rows(&section, bases, &mut context).unwrap();
         while let Some(row) = of_function.next_row().unwrap() {
             if row.start_address() >= row.end_address() {
                 continue;
             }
             rows += 1;
             for ip in [row.start_address(), row.end_address() - 1] {
-                let expected = Evaluator { section: &section, encoding, ip }.caller(row);
+                let mut registers = Registers::default();
+                registers[usize::from(X86_64::RSP.0)] = Some(SP);
+                registers[usize::from(X86_64::RBP.0)] = Some(BP);
+                registers[usize::from(X86_64::RDI.0)] = Some(DI);
+                registers[usize::from(X86_64::RA.0)] = Some(ip);
+                let memory = |address| Some(memory(address));
+                let evaluator = Evaluator { section: &section, encoding, registers, memory };
+                let expected = evaluator.caller(row).map(|caller| {
+                    let of = |register: gimli::Register| caller?[usize::from(register.0)];
+                    Some((of(X86_64::RA)?, of(X86_64::RSP)?, of(X86_64::RBP)?))
+                });
                 let frame = Frame { ip, sp: SP, bp: BP, di: DI, position: Position::Interrupted };
                 let rule = table.rule_at(Svma(ip)).unwrap();
                 if rule.cfa == CfaKind::Unsupported {
@@ -144,7 +60,7 @@ fn compare(bytes: &[u8]) -> (u64, BTreeMap<&'static str, u64>) {
                     *unsupported.entry(why).or_default() += 1;
                     continue;
                 }
-                let found = match step(rule, frame, |address| Some(memory(address))) {
+                let found = match step(rule, frame, memory) {
                     Step::To(Frame { ip, sp, bp, .. }) => Ok(Some((ip, sp, bp))),
                     Step::Outermost => Ok(None),
                     Step::Failed(failure) => panic!("{failure:?} at {ip:#x} by {rule:?}"),

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::{Seek as _, Write as _},
     os::unix::fs::FileExt,
     process::{Child, Command},
     rc::Rc,
@@ -22,7 +23,7 @@ use stallscope::{
     unwind::{AddressSpace, CodeFile},
 };
 
-use crate::walk::Tables;
+use crate::{oracle::Oracle, walk::Tables};
 
 /// A stopped program; it is killed with the value.
 pub struct Traced {
@@ -56,30 +57,32 @@ impl Traced {
         self.stack = hex(start)..hex(rest.split(' ').next().unwrap());
     }
 
-    /// What is mapped, for both walks.
-    pub fn code(&self) -> (Tables, AddressSpace) {
+    /// What is mapped, for each walk.
+    pub fn code(&self) -> (Tables, AddressSpace, Oracle) {
         let pid = Pid(self.child.id());
         let (mut tables, mut space) = (Tables::default(), AddressSpace::default());
+        let mut oracle = Oracle::default();
         for mapping in target::mappings(pid).unwrap() {
             let range = mapping.start..mapping.end;
-            let code = match mapping.kind {
-                MappingKind::File => {
-                    CodeFile::parse(&ReadCache::new(target::open_mapped(pid, &mapping).unwrap()))
-                }
+            let file = match mapping.kind {
+                MappingKind::File => target::open_mapped(pid, &mapping).unwrap(),
                 MappingKind::Vdso => {
                     let bytes = mapping.end.0 - mapping.start.0;
-                    CodeFile::parse(
-                        target::read_memory(pid, mapping.start, bytes).unwrap().as_slice(),
-                    )
+                    let image = target::read_memory(pid, mapping.start, bytes).unwrap();
+                    let mut file = tempfile::tempfile().unwrap();
+                    file.write_all(&image).unwrap();
+                    file.rewind().unwrap();
+                    file
                 }
-                _ => continue,
+                MappingKind::Anonymous | MappingKind::Other => continue,
             };
-            let code = code.unwrap();
+            let code = CodeFile::parse(&ReadCache::new(&file)).unwrap();
             let bias = code.bias(mapping.start, mapping.offset).unwrap();
             space.map_file(range.clone(), bias, &code);
+            oracle.map(range.start.0..range.end.0, bias, &file);
             tables.map(range, bias, Rc::new(code.table()));
         }
-        (tables, space)
+        (tables, space, oracle)
     }
 
     pub fn registers(&self) -> user_regs_struct {

@@ -11,6 +11,8 @@ use crate::units::Svma;
 pub struct Text {
     base: u64,
     segments: Vec<Range<u32>>,
+    /// From the first byte of code to the last.
+    whole: Range<u32>,
 }
 
 impl Text {
@@ -18,26 +20,21 @@ impl Text {
     pub fn of(segments: &[Range<Svma>]) -> Option<Self> {
         let filled = || segments.iter().filter(|segment| segment.start < segment.end);
         let base = filled().map(|segment| segment.start.0).min()? & !(TEXT_PAGE_BYTES - 1);
-        let mut text = Self { base, segments: Vec::new() };
+        let mut text = Self { base, segments: Vec::new(), whole: 0..0 };
         text.segments = filled()
             .filter_map(|segment| Some(text.offset(segment.start.0)?..text.offset(segment.end.0)?))
             .collect();
-        text.segments.sort_unstable_by_key(|segment| segment.start);
-        (!text.segments.is_empty()).then_some(text)
+        let start = text.segments.iter().map(|segment| segment.start).min()?;
+        let end = text.segments.iter().map(|segment| segment.end).max()?;
+        text.whole = start..end;
+        Some(text)
     }
 
     /// The part of a range of addresses that lies between the first and the last byte of code.
     pub fn clip(&self, start: u64, end: u64) -> Option<Range<u32>> {
-        let whole = self.whole();
-        let start = start.max(self.address(whole.start).0);
-        let end = end.min(self.address(whole.end).0);
-        (start < end).then_some(())?;
-        Some(self.offset(start)?..self.offset(end)?)
-    }
-
-    fn whole(&self) -> Range<u32> {
-        let first = self.segments.first().map_or(0, |segment| segment.start);
-        first..self.segments.iter().map(|segment| segment.end).max().unwrap_or(first)
+        let start = start.max(self.base + u64::from(self.whole.start));
+        let end = end.min(self.base + u64::from(self.whole.end));
+        (start < end).then(|| (start - self.base) as u32..(end - self.base) as u32)
     }
 
     fn offset(&self, address: u64) -> Option<u32> {
@@ -48,7 +45,7 @@ impl Text {
         Svma(self.base + u64::from(offset))
     }
 
-    /// The parts of a range that are code.
+    /// The parts of a range that are code, in the order of the segments.
     fn code_in(&self, range: Range<u32>) -> impl Iterator<Item = Range<Svma>> + '_ {
         self.segments.iter().filter_map(move |segment| {
             let (start, end) = (segment.start.max(range.start), segment.end.min(range.end));
@@ -66,7 +63,7 @@ impl Text {
 pub fn table(text: &Text, functions: Functions) -> Table {
     let Functions { mut spans, rows, rules, unsupported } = functions;
     spans.sort_by_key(|span| (span.code.start, span.origin));
-    let whole = text.whole();
+    let whole = text.whole.clone();
     let mut pages = Pages::new(rows.len() + rows.len() / 8);
     let mut uncovered = Vec::new();
     let mut described = 0;
@@ -91,7 +88,8 @@ pub fn table(text: &Text, functions: Functions) -> Table {
         }
         end = span.code.end.min(limit);
     }
-    if whole.end - end > PADDING_MAX {
+    // What follows the last function is code of its own, however short: `_fini`.
+    if end < whole.end {
         pages.rule_from(end, Rules::UNCOVERED);
         uncovered.extend(text.code_in(end..whole.end));
     }

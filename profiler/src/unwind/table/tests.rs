@@ -105,7 +105,7 @@ fn what_no_rule_can_say_is_counted_by_kind() {
         let table = table(&format!(
             ".cfi_startproc; nop; nop; {form}; .skip 3; .cfi_def_cfa rsp, 8; .cfi_endproc"
         ));
-        let (rows, bytes) = if *kind == Unsupported::SignalFrame { (1, 5) } else { (1, 3) };
+        let (rows, bytes) = if *kind == Unsupported::SignalFrame { (2, 5) } else { (1, 3) };
         let found = table
             .unsupported
             .iter()
