@@ -198,7 +198,7 @@ mod tests {
         Step::To(Frame { ip, sp, bp, di: 0, position: Position::Caller })
     }
 
-    /// Every word of the stack holds 0x10_0000 more than its address, but for these.
+    /// Every word of the stack holds `0x10_0000` more than its address, but for these.
     fn check_in(memory: &[(u64, u64)], rule: Rule, position: Position, expected: Step) {
         let read = |address: u64| {
             let known = memory.iter().find(|(at, _)| *at == address).map(|(_, word)| *word);

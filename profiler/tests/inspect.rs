@@ -9,7 +9,7 @@ use std::{collections::HashMap, fs, path::Path, process::Command, time::Duration
 use stallscope::{
     inspect::{
         describe, events,
-        tables::{self, Code, Tabled},
+        tables::{self, Code},
     },
     recording::{
         CodeAddress, Counters, End, Ending, FrameKind, Host, Interval, Mapping, Missing, Module,
@@ -168,13 +168,11 @@ fn the_tables_of_files_are_described() {
     assert!(status.success());
     let mut code = tables::of_file(&program).unwrap();
     "/srv/app".clone_into(&mut code.name);
-    if let Tabled::Table(_, took) = &mut code.tabled {
-        *took = Duration::from_micros(1500);
-    }
+    code.tabled.as_mut().unwrap().took = Duration::from_micros(1500);
     let memory = Code {
         name: "anonymous memory".to_owned(),
         bytes: 4096,
-        tabled: Tabled::None("not a file".to_owned()),
+        tabled: Err("not a file".to_owned()),
     };
     check("tables.txt", |out| tables::describe(&[code, memory], out));
 

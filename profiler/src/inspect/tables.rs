@@ -29,17 +29,17 @@ pub struct Code {
     pub name: String,
     /// How many bytes it has.
     pub bytes: u64,
-    /// Its table.
-    pub tabled: Tabled,
+    /// Its table, or why it has none.
+    pub tabled: Result<Tabled, String>,
 }
 
-/// The table of some code.
+/// A table that was made.
 #[derive(Debug)]
-pub enum Tabled {
-    /// It has one, which took so long to make.
-    Table(Table, Duration),
-    /// It has none, and why.
-    None(String),
+pub struct Tabled {
+    /// The table.
+    pub table: Table,
+    /// How long that took.
+    pub took: Duration,
 }
 
 /// The table of a program or library.
@@ -77,7 +77,7 @@ fn of_mapping(pid: Pid, mapping: &ExecMapping) -> Code {
     };
     match code {
         Ok(code) => tabled(name, &code),
-        Err(error) => Code { name, bytes, tabled: Tabled::None(format!("{error:#}")) },
+        Err(error) => Code { name, bytes, tabled: Err(format!("{error:#}")) },
     }
 }
 
@@ -85,7 +85,7 @@ fn tabled(name: String, code: &CodeFile) -> Code {
     let bytes = code.text().iter().map(|range| range.end.0 - range.start.0).sum();
     let start = Instant::now();
     let table = code.table();
-    Code { name, bytes, tabled: Tabled::Table(table, start.elapsed()) }
+    Code { name, bytes, tabled: Ok(Tabled { table, took: start.elapsed() }) }
 }
 
 /// Prints tables, and their sum if they are several.
@@ -93,8 +93,8 @@ pub fn describe(modules: &[Code], out: &mut dyn Write) -> anyhow::Result<()> {
     for code in modules {
         writeln!(out, "{}", shown(&code.name))?;
         match &code.tabled {
-            Tabled::Table(table, took) => module(code.bytes, table, *took, out)?,
-            Tabled::None(why) => {
+            Ok(Tabled { table, took }) => module(code.bytes, table, *took, out)?,
+            Err(why) => {
                 writeln!(out, "  text         {} bytes", count(code.bytes))?;
                 writeln!(out, "  table        none: {}", shown(why))?;
             }
@@ -143,9 +143,9 @@ fn module(text: u64, table: &Table, took: Duration, out: &mut dyn Write) -> anyh
 
 fn total(modules: &[Code], out: &mut dyn Write) -> anyhow::Result<()> {
     let tables = || {
-        modules.iter().filter_map(|code| match &code.tabled {
-            Tabled::Table(table, took) => Some((code.bytes, table, *took)),
-            Tabled::None(_) => None,
+        modules.iter().filter_map(|code| {
+            let Tabled { table, took } = code.tabled.as_ref().ok()?;
+            Some((code.bytes, table, *took))
         })
     };
     let text = tables().map(|(text, ..)| text).sum();

@@ -1,9 +1,13 @@
 //! Row by row: a step by the table's rule gives the registers that gimli's evaluation of the row
 //! gives, at the first and last address of every row.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use gimli::{CieOrFde, UnwindContext, UnwindSection as _, X86_64};
+use gimli::{CieOrFde, EhFrame, UnwindContext, UnwindSection as _, X86_64};
 use profiler_common::{
     table::CfaKind,
     unwind::{Frame, Position, Step, step},
@@ -32,7 +36,7 @@ fn compare(bytes: &[u8]) -> (u64, BTreeMap<&'static str, u64>) {
     let mut entries = section.entries(bases);
     while let Some(entry) = entries.next().unwrap() {
         let CieOrFde::Fde(function) = entry else { continue };
-        let function = function.parse(|section, bases, at| section.cie_from_offset(bases, at));
+        let function = function.parse(EhFrame::cie_from_offset);
         let function = function.unwrap();
         let encoding = function.cie().encoding();
         let mut of_function = function.rows(&section, bases, &mut context).unwrap();
@@ -79,8 +83,8 @@ fn mapped(name: &str) -> PathBuf {
     format!("/{path}").into()
 }
 
-fn check(path: PathBuf, at_least: u64) {
-    let (rows, unsupported) = compare(&fs::read(&path).unwrap());
+fn check(path: &Path, at_least: u64) {
+    let (rows, unsupported) = compare(&fs::read(path).unwrap());
     eprintln!("{}: {rows} rows, not supported: {unsupported:?}", path.display());
     assert!(rows > at_least, "{rows} rows");
     // Prologues and epilogues of functions that realign their stack, and hand-written code.
@@ -89,15 +93,15 @@ fn check(path: PathBuf, at_least: u64) {
 
 #[test]
 fn of_the_c_library() {
-    check(mapped("/libc.so"), 10_000);
+    check(&mapped("/libc.so"), 10_000);
 }
 
 #[test]
 fn of_the_dynamic_linker() {
-    check(mapped("/ld-linux"), 1_000);
+    check(&mapped("/ld-linux"), 1_000);
 }
 
 #[test]
 fn of_a_rust_program() {
-    check(env!("CARGO_BIN_EXE_stallscope").into(), 10_000);
+    check(env!("CARGO_BIN_EXE_stallscope").as_ref(), 10_000);
 }

@@ -169,21 +169,19 @@ impl Reader<'_> {
         let Ok(mut table) = function.rows(section, &self.bases, context) else { return described };
         let mut last = None;
         while let Ok(Some(row)) = table.next_row() {
-            let Some(part) = self.text.clip(row.start_address(), row.end_address()) else {
-                continue;
-            };
-            let end = part.end.min(code.end);
-            if end <= part.start {
+            let start = self.text.offset_in(code, row.start_address());
+            let end = self.text.offset_in(code, row.end_address());
+            if end <= start {
                 continue;
             }
             described = end;
             let number = meaning.rule(row).and_then(|rule| self.rules.number(rule));
             let number = number.unwrap_or_else(|kind| {
-                self.unsupported.add(kind, u64::from(end - part.start));
+                self.unsupported.add(kind, u64::from(end - start));
                 Rules::UNSUPPORTED
             });
             if last != Some(number) {
-                self.rows.push((part.start, number));
+                self.rows.push((start, number));
                 last = Some(number);
             }
         }

@@ -37,6 +37,12 @@ impl Text {
         (start < end).then(|| (start - self.base) as u32..(end - self.base) as u32)
     }
 
+    /// Where in a part of the code an address lies, or which end of it is nearer.
+    pub fn offset_in(&self, code: &Range<u32>, address: u64) -> u32 {
+        let offset = address.saturating_sub(self.base);
+        offset.clamp(code.start.into(), code.end.into()) as u32
+    }
+
     fn offset(&self, address: u64) -> Option<u32> {
         address.checked_sub(self.base)?.try_into().ok()
     }
@@ -107,7 +113,7 @@ pub fn table(text: &Text, functions: Functions) -> Table {
 
 /// Rows as they are laid out. Addresses ascend.
 struct Pages {
-    pages: Vec<Page>,
+    done: Vec<Page>,
     rows: Vec<Row>,
     /// The rule that holds from the last row on.
     rule: u16,
@@ -115,7 +121,7 @@ struct Pages {
 
 impl Pages {
     fn new(rows: usize) -> Self {
-        Self { pages: Vec::new(), rows: Vec::with_capacity(rows), rule: Rules::UNCOVERED }
+        Self { done: Vec::new(), rows: Vec::with_capacity(rows), rule: Rules::UNCOVERED }
     }
 
     fn rule_from(&mut self, from: u32, rule: u16) {
@@ -134,15 +140,15 @@ impl Pages {
 
     /// Begins every page up to this one with what holds at the end of the one before.
     fn reach(&mut self, page: u32) {
-        while self.pages.len() as u64 <= u64::from(page) {
+        while self.done.len() as u64 <= u64::from(page) {
             self.end_page();
-            self.pages.push(Page { first_row: self.rows.len() as u32, rows: 0 });
+            self.done.push(Page { first_row: self.rows.len() as u32, rows: 0 });
             self.rows.push(Row::new(0, self.rule));
         }
     }
 
     fn end_page(&mut self) {
-        if let Some(page) = self.pages.last_mut() {
+        if let Some(page) = self.done.last_mut() {
             page.rows = self.rows.len() as u32 - page.first_row;
         }
     }
@@ -151,6 +157,6 @@ impl Pages {
         self.reach(end.saturating_sub(1) >> TEXT_PAGE_SHIFT);
         self.end_page();
         self.rows.shrink_to_fit();
-        (self.pages, self.rows)
+        (self.done, self.rows)
     }
 }

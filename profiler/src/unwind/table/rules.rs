@@ -20,6 +20,9 @@ pub type Bytes<'data> = EndianSlice<'data, LittleEndian>;
 pub struct Rules {
     pub list: Vec<Rule>,
     numbers: HashMap<Rule, u16>,
+    /// The rule that was last asked for of those that share a place, and its number. Most rows need
+    /// one of a few dozen rules, and hashing for the map took longer than all else about a row.
+    recent: [(Rule, u16); 256],
 }
 
 impl Rules {
@@ -30,11 +33,25 @@ impl Rules {
 
     pub fn new() -> Self {
         let list = vec![Rule::of(CfaKind::Unsupported), Rule::of(CfaKind::Uncovered)];
-        Self { list, numbers: HashMap::new() }
+        let recent = [(list[0], Self::UNSUPPORTED); 256];
+        Self { list, numbers: HashMap::new(), recent }
     }
 
     /// The rule's number, a new one if it is new.
     pub fn number(&mut self, rule: Rule) -> Result<u16, Unsupported> {
+        // Offsets are multiples of 8.
+        let place = rule.cfa_offset / 8 + i32::from(rule.bp_offset) * 4 + rule.cfa as i32 * 64;
+        let place = usize::from(place as u8);
+        let (known, number) = self.recent[place];
+        if known == rule {
+            return Ok(number);
+        }
+        let number = self.looked_up(rule)?;
+        self.recent[place] = (rule, number);
+        Ok(number)
+    }
+
+    fn looked_up(&mut self, rule: Rule) -> Result<u16, Unsupported> {
         if let Some(&number) = self.numbers.get(&rule) {
             return Ok(number);
         }
@@ -57,11 +74,20 @@ pub struct Context<'a, S> {
 
 impl<'data, S: UnwindSection<Bytes<'data>>> Context<'_, S> {
     /// The rule that says what a row says.
+    #[inline]
     pub fn rule(&self, row: &UnwindTableRow<usize>) -> Result<Rule, Unsupported> {
         if self.is_signal_frame {
             return self.signal_frame(row.cfa());
         }
-        let return_in_di = match row.register(X86_64::RA) {
+        let (mut return_address, mut saved_bp) = (None, None);
+        for (register, rule) in row.registers() {
+            match *register {
+                X86_64::RA => return_address = Some(rule),
+                X86_64::RBP => saved_bp = Some(rule),
+                _ => {}
+            }
+        }
+        let return_in_di = match return_address {
             // This is how outermost functions are marked.
             None | Some(RegisterRule::Undefined) => return Ok(Rule::of(CfaKind::Stop)),
             Some(RegisterRule::Offset(-8)) => false,
@@ -79,10 +105,10 @@ impl<'data, S: UnwindSection<Bytes<'data>>> Context<'_, S> {
             (_, true) => return Err(Unsupported::ReturnAddress),
             (kind, false) => kind,
         };
-        let (bp, bp_offset) = match row.register(X86_64::RBP) {
+        let (bp, bp_offset) = match saved_bp {
             None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => (BpKind::Same, 0),
-            Some(RegisterRule::Offset(offset)) => (BpKind::AtCfa, narrow(offset)?),
-            Some(RegisterRule::Expression(expression)) => self.bp_expression(&expression)?,
+            Some(RegisterRule::Offset(offset)) => (BpKind::AtCfa, narrow(*offset)?),
+            Some(RegisterRule::Expression(expression)) => self.bp_expression(expression)?,
             Some(_) => return Err(Unsupported::SavedBp),
         };
         Ok(Rule { cfa, bp, bp_offset, cfa_offset })
