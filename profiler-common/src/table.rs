@@ -85,16 +85,19 @@ const _: () = assert!(size_of::<Rule>() == 8);
 
 impl Row {
     /// A row whose rule, the one with that index, holds from byte `low` of the page on.
+    #[inline]
     pub const fn new(low: u16, rule: u16) -> Self {
         Self(low as u32 | (rule as u32) << 16)
     }
 
     /// Where in the page it begins.
+    #[inline]
     pub const fn low(self) -> u16 {
         self.0 as u16
     }
 
     /// Index of its rule.
+    #[inline]
     pub const fn rule(self) -> u16 {
         (self.0 >> 16) as u16
     }
@@ -102,16 +105,19 @@ impl Row {
 
 impl Rule {
     /// A rule with only a kind.
+    #[inline]
     pub const fn of(cfa: CfaKind) -> Self {
         Self { cfa, bp: BpKind::Same, bp_offset: 0, cfa_offset: 0 }
     }
 
     /// `a` and `b` as the [`Rule::cfa_offset`] of [`CfaKind::AtSp`] and [`CfaKind::AtBp`].
+    #[inline]
     pub const fn join(a: i16, b: i16) -> i32 {
         (b as i32) << 16 | (a as u16 as i32)
     }
 
     /// The `a` and `b` of [`CfaKind::AtSp`] and [`CfaKind::AtBp`].
+    #[inline]
     pub const fn halves(self) -> (i16, i16) {
         (self.cfa_offset as i16, (self.cfa_offset >> 16) as i16)
     }

@@ -4,18 +4,19 @@ use std::ops::Range;
 
 use gimli::{
     BaseAddresses, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice,
-    FrameDescriptionEntry, LittleEndian, UnwindContext, UnwindOffset, UnwindSection,
+    FrameDescriptionEntry, LittleEndian, UnwindOffset, UnwindSection,
 };
 use profiler_common::table::Rule;
 
 use super::{
     Census, Sources, Unsupported,
     layout::Text,
+    machine::{Effect, Machine, Misplaced, State},
     rules::{Bytes, Context, Rules},
 };
 
-/// Bytes that the entry which many functions share may have. Real ones have some 20, and every
-/// function that names one costs its evaluation.
+/// Bytes that the entry which many functions share may have. Real ones have some 20, and it can be
+/// that every other function needs it evaluated.
 const SHARED_ENTRY_MAX: usize = 4096;
 
 /// All that the sections describe, in the order in which they do.
@@ -96,7 +97,7 @@ impl Reader<'_> {
     {
         let bases = self.bases.clone();
         let mut entries = section.entries(&bases);
-        let mut context = UnwindContext::new();
+        let mut initial: Option<(usize, Option<State>)> = None;
         let mut shared: Option<CommonInformationEntry<Bytes<'data>>> = None;
         loop {
             let partial = match entries.next() {
@@ -117,18 +118,46 @@ impl Reader<'_> {
                 shared = Some(entry.clone());
                 Ok(entry)
             });
-            match function {
-                Ok(function) => self.function(section, &function, &mut context, origin),
-                Err(_) => self.unsupported.add(Unsupported::Malformed, 0),
+            let Ok(function) = function else {
+                self.unsupported.add(Unsupported::Malformed, 0);
+                continue;
+            };
+            let entry = function.cie();
+            if initial.as_ref().is_none_or(|(of, _)| *of != entry.offset()) {
+                initial = Some((entry.offset(), self.initial(section, entry)));
             }
+            let initial = initial.as_ref().and_then(|(_, state)| state.as_ref());
+            self.function(section, &function, initial, origin);
         }
+    }
+
+    /// What holds at the beginning of all functions that share an entry; `None` if the entry makes
+    /// no sense.
+    fn initial<'data, S>(
+        &self,
+        section: &S,
+        entry: &CommonInformationEntry<Bytes<'data>>,
+    ) -> Option<State>
+    where
+        S: UnwindSection<Bytes<'data>>,
+    {
+        if entry.entry_len() > SHARED_ENTRY_MAX {
+            return None;
+        }
+        let factors = (entry.code_alignment_factor(), entry.data_alignment_factor());
+        let mut machine = Machine::shared(factors.0, factors.1);
+        let mut instructions = entry.instructions(section, &self.bases);
+        while let Some(instruction) = instructions.next().ok()? {
+            machine.execute(instruction, 0).ok()?;
+        }
+        Some(machine.state)
     }
 
     fn function<'data, S>(
         &mut self,
         section: &S,
         function: &FrameDescriptionEntry<Bytes<'data>>,
-        context: &mut UnwindContext<usize>,
+        initial: Option<&State>,
         origin: Origin,
     ) where
         S: UnwindSection<Bytes<'data>>,
@@ -139,8 +168,8 @@ impl Reader<'_> {
         let first_row = self.rows.len() as u32;
         // What the rows do not reach is not described.
         let mut described = code.start;
-        if function.cie().entry_len() <= SHARED_ENTRY_MAX {
-            described = self.rows_of(section, function, context, &code);
+        if let Some(initial) = initial {
+            described = self.rows_of(section, function, initial, &code);
         }
         if described < code.end {
             self.unsupported.add(Unsupported::Malformed, u64::from(code.end - described));
@@ -150,11 +179,13 @@ impl Reader<'_> {
     }
 
     /// Adds the rows of a function and returns up to where in its code they reach.
+    ///
+    /// What is wrong in the instructions ends them; what holds there has no end and is left out.
     fn rows_of<'data, S>(
         &mut self,
         section: &S,
         function: &FrameDescriptionEntry<Bytes<'data>>,
-        context: &mut UnwindContext<usize>,
+        initial: &State,
         code: &Range<u32>,
     ) -> u32
     where
@@ -165,26 +196,48 @@ impl Reader<'_> {
             encoding: function.cie().encoding(),
             is_signal_frame: function.is_signal_trampoline(),
         };
+        let entry = function.cie();
+        let factors = (entry.code_alignment_factor(), entry.data_alignment_factor());
+        let mut machine = Machine::function(initial, factors.0, factors.1);
+        let mut instructions = function.instructions(section, &self.bases);
+        let mut here = function.initial_address();
         let mut described = code.start;
-        let Ok(mut table) = function.rows(section, &self.bases, context) else { return described };
-        let mut last = None;
-        while let Ok(Some(row)) = table.next_row() {
-            let start = self.text.offset_in(code, row.start_address());
-            let end = self.text.offset_in(code, row.end_address());
-            if end <= start {
-                continue;
+        let mut changed = true;
+        let (mut rule, mut last) = (Ok(Rules::UNSUPPORTED), None);
+        loop {
+            let next = match instructions.next() {
+                Ok(Some(instruction)) => match machine.execute(instruction, here) {
+                    Ok(Effect::From(next)) => Some(next),
+                    Ok(Effect::Changed) => {
+                        changed = true;
+                        continue;
+                    }
+                    Ok(Effect::Nothing) => continue,
+                    Err(Misplaced) => return described,
+                },
+                Ok(None) => None,
+                Err(_) => return described,
+            };
+            let end = self.text.offset_in(code, next.unwrap_or(function.end_address()));
+            if end > described {
+                if changed {
+                    changed = false;
+                    rule = meaning.rule(&machine.state).and_then(|rule| self.rules.number(rule));
+                    let number = rule.unwrap_or(Rules::UNSUPPORTED);
+                    if last != Some(number) {
+                        last = Some(number);
+                        self.rows.push((described, number));
+                    }
+                }
+                if let Err(kind) = rule {
+                    self.unsupported.add(kind, u64::from(end - described));
+                }
+                described = end;
             }
-            described = end;
-            let number = meaning.rule(row).and_then(|rule| self.rules.number(rule));
-            let number = number.unwrap_or_else(|kind| {
-                self.unsupported.add(kind, u64::from(end - start));
-                Rules::UNSUPPORTED
-            });
-            if last != Some(number) {
-                self.rows.push((start, number));
-                last = Some(number);
+            match next {
+                Some(next) => here = next,
+                None => return described,
             }
         }
-        described
     }
 }

@@ -5,6 +5,7 @@
 
 mod frames;
 mod layout;
+mod machine;
 mod rules;
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,17 @@
-//! One row of unwind information to the rule that says the same.
+//! What unwind information says at one place, as the rule that says the same.
 
 use std::collections::HashMap;
 
 use gimli::{
     CfaRule, Encoding, EndianSlice, LittleEndian, Operation, Register, RegisterRule,
-    UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
+    UnwindExpression, UnwindSection, X86_64,
 };
 use profiler_common::{
     table::{BpKind, CfaKind, Rule},
     unwind::SIGNAL_FRAME_SP,
 };
 
-use super::Unsupported;
+use super::{Unsupported, machine::State};
 
 /// The reader of a section's bytes.
 pub type Bytes<'data> = EndianSlice<'data, LittleEndian>;
@@ -62,7 +62,7 @@ impl Rules {
     }
 }
 
-/// What surrounds a row and decides what it means.
+/// What surrounds a state and decides what it means.
 pub struct Context<'a, S> {
     /// The section that expressions lie in.
     pub section: &'a S,
@@ -73,19 +73,12 @@ pub struct Context<'a, S> {
 }
 
 impl<'data, S: UnwindSection<Bytes<'data>>> Context<'_, S> {
-    /// The rule that says what a row says.
+    /// The rule that says what a state says.
     #[inline]
-    pub fn rule(&self, row: &UnwindTableRow<usize>) -> Result<Rule, Unsupported> {
+    pub fn rule(&self, state: &State) -> Result<Rule, Unsupported> {
+        let State { cfa, bp, return_address } = state;
         if self.is_signal_frame {
-            return self.signal_frame(row.cfa());
-        }
-        let (mut return_address, mut saved_bp) = (None, None);
-        for (register, rule) in row.registers() {
-            match *register {
-                X86_64::RA => return_address = Some(rule),
-                X86_64::RBP => saved_bp = Some(rule),
-                _ => {}
-            }
+            return self.signal_frame(cfa);
         }
         let return_in_di = match return_address {
             // This is how outermost functions are marked.
@@ -94,7 +87,7 @@ impl<'data, S: UnwindSection<Bytes<'data>>> Context<'_, S> {
             Some(RegisterRule::Register(X86_64::RDI)) => true,
             Some(_) => return Err(Unsupported::ReturnAddress),
         };
-        let (cfa, cfa_offset) = match row.cfa() {
+        let (cfa, cfa_offset) = match cfa {
             CfaRule::RegisterAndOffset { register, offset } => {
                 (in_register(*register)?, narrow(*offset)?)
             }
@@ -105,7 +98,7 @@ impl<'data, S: UnwindSection<Bytes<'data>>> Context<'_, S> {
             (_, true) => return Err(Unsupported::ReturnAddress),
             (kind, false) => kind,
         };
-        let (bp, bp_offset) = match saved_bp {
+        let (bp, bp_offset) = match bp {
             None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => (BpKind::Same, 0),
             Some(RegisterRule::Offset(offset)) => (BpKind::AtCfa, narrow(*offset)?),
             Some(RegisterRule::Expression(expression)) => self.bp_expression(expression)?,
