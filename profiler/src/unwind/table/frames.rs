@@ -148,7 +148,7 @@ impl Reader<'_> {
         let mut machine = Machine::shared(factors.0, factors.1);
         let mut instructions = entry.instructions(section, &self.bases);
         while let Some(instruction) = instructions.next().ok()? {
-            machine.execute(instruction, 0).ok()?;
+            machine.execute(&instruction, 0).ok()?;
         }
         Some(machine.state)
     }
@@ -206,7 +206,7 @@ impl Reader<'_> {
         let (mut rule, mut last) = (Ok(Rules::UNSUPPORTED), None);
         loop {
             let next = match instructions.next() {
-                Ok(Some(instruction)) => match machine.execute(instruction, here) {
+                Ok(Some(instruction)) => match machine.execute(&instruction, here) {
                     Ok(Effect::From(next)) => Some(next),
                     Ok(Effect::Changed) => {
                         changed = true;

@@ -1,7 +1,7 @@
 //! Executes the instructions of unwind information, for the registers that a walk follows.
 //!
-//! gimli reads the instructions and can execute them too, for all registers; that takes twice as long
-//! as all else about a table.
+//! gimli reads the instructions and can execute them too, for all registers: with that, tables took 13 %
+//! (librustc_driver) to 70 % (node) longer to make.
 
 use gimli::{CallFrameInstruction, CfaRule, Register, RegisterRule, X86_64};
 
@@ -60,13 +60,13 @@ impl<'a> Machine<'a> {
     #[inline]
     pub fn execute(
         &mut self,
-        instruction: CallFrameInstruction<usize>,
+        instruction: &CallFrameInstruction<usize>,
         here: u64,
     ) -> Result<Effect, Misplaced> {
         use CallFrameInstruction as I;
         let signed = |factored: i64| factored.wrapping_mul(self.data_factor);
         let unsigned = |factored: u64| factored.cast_signed().wrapping_mul(self.data_factor);
-        match instruction {
+        match *instruction {
             I::AdvanceLoc { delta } => {
                 let bytes = u64::from(delta).wrapping_mul(self.code_factor);
                 return here.checked_add(bytes).map(Effect::From).ok_or(Misplaced);
