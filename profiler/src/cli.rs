@@ -282,6 +282,18 @@ pub enum Inspect {
         #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..))]
         pid: u32,
     },
+    /// The unwind tables of a program or library, or of everything that a process has mapped: rows,
+    /// rules, bytes, and the code that they do not cover.
+    #[command(override_usage = "stallscope inspect tables <-p PID | FILE>")]
+    Tables {
+        /// The process.
+        #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        pid: Option<u32>,
+        /// The program or library.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
     /// What a recording holds: session, threads, modules, counters.
     Recording {
         /// The recording.

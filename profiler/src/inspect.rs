@@ -1,5 +1,7 @@
 //! Any stage, printed: what the tool sees before it forms an opinion.
 
+pub mod tables;
+
 use std::io::Write;
 
 use crate::{
@@ -16,6 +18,15 @@ pub fn run(what: &Inspect) -> anyhow::Result<()> {
         Inspect::Target { pid } => {
             let description = target::describe(Pid(*pid))?;
             report::print(|out| Ok(writeln!(out, "{}", description.trim_end())?))
+        }
+        Inspect::Tables { pid, file } => {
+            let modules = match (pid, file) {
+                (Some(pid), _) => tables::of_process(Pid(*pid))?,
+                (None, file) => {
+                    file.iter().map(|file| tables::of_file(file)).collect::<Result<_, _>>()?
+                }
+            };
+            report::print(|out| tables::describe(&modules, out))
         }
         Inspect::Recording { file } => {
             let recording = file::read(file)?;

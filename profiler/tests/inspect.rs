@@ -1,13 +1,16 @@
-//! A recording, printed: for a person and record by record.
+//! A recording and unwind tables, printed: for a person and record by record.
 //!
 //! `BLESS=1` rewrites the files under `tests/golden`.
 
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, fs, path::Path, process::Command, time::Duration};
 
 use stallscope::{
-    inspect::{describe, events},
+    inspect::{
+        describe, events,
+        tables::{self, Code},
+    },
     recording::{
         CodeAddress, Counters, End, Ending, FrameKind, Host, Interval, Mapping, Missing, Module,
         NamedFrame, Options, RawFrame, Recording, ResolvedName, Session, StackEnd, Target,
@@ -150,4 +153,29 @@ fn an_unfinished_recording_says_how_far_it_is_whole() {
 #[test]
 fn every_record_is_one_line_of_json() {
     check("recording.jsonl", |out| events(&recording(), out));
+}
+
+#[test]
+fn the_tables_of_files_are_described() {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tables/code.s");
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("code");
+    let status = Command::new("gcc")
+        .args(["-nostdlib", "-static", "-Wl,--build-id=none,-e0,-Ttext=0x401000", source, "-o"])
+        .arg(&program)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let mut code = tables::of_file(&program).unwrap();
+    "/srv/app".clone_into(&mut code.name);
+    code.tabled.as_mut().unwrap().took = Duration::from_micros(1500);
+    let memory = Code {
+        name: "anonymous memory".to_owned(),
+        bytes: 4096,
+        tabled: Err("not a file".to_owned()),
+    };
+    check("tables.txt", |out| tables::describe(&[code, memory], out));
+
+    let error = tables::of_file(Path::new(source)).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot make a table of {source}"));
 }

@@ -30,6 +30,8 @@ fn wrong_usage_exits_with_2() {
         ("stallscope report a.stall --format svg -o b.svg", ErrorKind::ArgumentConflict),
         ("stallscope report a.stall --format png", ErrorKind::InvalidValue),
         ("stallscope inspect recording", ErrorKind::MissingRequiredArgument),
+        ("stallscope inspect tables", ErrorKind::MissingRequiredArgument),
+        ("stallscope inspect tables -p 1 libc.so.6", ErrorKind::ArgumentConflict),
     ] {
         let error = parse(line).unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (expected, 2), "{line}: {error}");

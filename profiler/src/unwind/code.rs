@@ -8,6 +8,7 @@ use object::{
     Object as _, ObjectSection as _, ObjectSegment as _, ReadRef, SegmentFlags, elf::PF_X,
 };
 
+use super::table::{Sources, Table};
 use crate::units::{Avma, FileOffset, Svma};
 
 /// Bytes of a section, shared by every process that maps the file.
@@ -83,6 +84,35 @@ impl CodeFile {
             .or(self.segments.first())?;
         let svma = segment.svma.wrapping_sub(segment.offset).wrapping_add(offset.0);
         Some(start.0.wrapping_sub(svma))
+    }
+
+    /// The compact table that says what the sections say.
+    pub fn table(&self) -> Table {
+        let at = |range: &Option<Range<u64>>| range.as_ref().map(|range| Svma(range.start));
+        let ExplicitModuleSectionInfo {
+            eh_frame,
+            debug_frame,
+            eh_frame_svma,
+            text_svma,
+            got_svma,
+            ..
+        } = &self.sections;
+        Table::build(&Sources {
+            text: self.text(),
+            eh_frame: eh_frame.as_deref(),
+            debug_frame: debug_frame.as_deref(),
+            eh_frame_at: at(eh_frame_svma),
+            text_at: at(text_svma),
+            got_at: at(got_svma),
+        })
+    }
+
+    /// The addresses of the executable segments.
+    pub fn text(&self) -> Vec<Range<Svma>> {
+        let range = |segment: &Segment| {
+            Svma(segment.svma)..Svma(segment.svma.saturating_add(segment.bytes))
+        };
+        self.segments.iter().map(range).collect()
     }
 
     /// The sections in the shape that framehop wants.

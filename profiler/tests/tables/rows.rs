@@ -1,0 +1,107 @@
+//! Row by row: a step by the table's rule gives the registers that gimli's evaluation of the row
+//! gives, at the first and last address of every row.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use gimli::{CieOrFde, EhFrame, UnwindContext, UnwindSection as _, X86_64};
+use profiler_common::{
+    table::CfaKind,
+    unwind::{Frame, Position, Step, step},
+};
+use stallscope::{units::Svma, unwind::CodeFile};
+
+use crate::oracle::{Evaluator, Registers, UnwindInfo};
+
+/// Registers in which no two results are the same by chance.
+const SP: u64 = 0x7ffe_0000_1230;
+const BP: u64 = 0x7ffe_0004_5670;
+const DI: u64 = 0x5555_1111;
+
+/// What memory holds: something above the stack pointer, and something else everywhere.
+fn memory(address: u64) -> u64 {
+    0x7fff_0000_0000 + (address.wrapping_mul(0x9e37_79b9) & 0x0fff_fff8)
+}
+
+/// Compares all rows of a file; returns how many, and how many of them no rule can say.
+fn compare(bytes: &[u8]) -> (u64, BTreeMap<&'static str, u64>) {
+    let table = CodeFile::parse(bytes).unwrap().table();
+    let info = UnwindInfo::of(bytes);
+    let (section, bases) = (info.section(), &info.bases);
+    let mut context = UnwindContext::new();
+    let (mut rows, mut unsupported) = (0, BTreeMap::new());
+    let mut entries = section.entries(bases);
+    while let Some(entry) = entries.next().unwrap() {
+        let CieOrFde::Fde(function) = entry else { continue };
+        let function = function.parse(EhFrame::cie_from_offset);
+        let function = function.unwrap();
+        let encoding = function.cie().encoding();
+        let mut of_function = function.rows(&section, bases, &mut context).unwrap();
+        while let Some(row) = of_function.next_row().unwrap() {
+            if row.start_address() >= row.end_address() {
+                continue;
+            }
+            rows += 1;
+            for ip in [row.start_address(), row.end_address() - 1] {
+                let mut registers = Registers::default();
+                registers[usize::from(X86_64::RSP.0)] = Some(SP);
+                registers[usize::from(X86_64::RBP.0)] = Some(BP);
+                registers[usize::from(X86_64::RDI.0)] = Some(DI);
+                registers[usize::from(X86_64::RA.0)] = Some(ip);
+                let memory = |address| Some(memory(address));
+                let evaluator = Evaluator { section: &section, encoding, registers, memory };
+                let expected = evaluator.caller(row).map(|caller| {
+                    let of = |register: gimli::Register| caller?[usize::from(register.0)];
+                    Some((of(X86_64::RA)?, of(X86_64::RSP)?, of(X86_64::RBP)?))
+                });
+                let frame = Frame { ip, sp: SP, bp: BP, di: DI, position: Position::Interrupted };
+                let rule = table.rule_at(Svma(ip)).unwrap();
+                if rule.cfa == CfaKind::Unsupported {
+                    let why = expected.expect_err("gimli can say what the table cannot");
+                    *unsupported.entry(why).or_default() += 1;
+                    continue;
+                }
+                let found = match step(rule, frame, memory) {
+                    Step::To(Frame { ip, sp, bp, .. }) => Ok(Some((ip, sp, bp))),
+                    Step::Outermost => Ok(None),
+                    Step::Failed(failure) => panic!("{failure:?} at {ip:#x} by {rule:?}"),
+                };
+                assert_eq!(found, expected, "at {ip:#x} by {rule:?}");
+            }
+        }
+    }
+    (rows, unsupported)
+}
+
+fn mapped(name: &str) -> PathBuf {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let path = maps.lines().filter_map(|line| line.split_once('/')).map(|(_, path)| path);
+    let path = path.into_iter().find(|path| path.contains(name)).unwrap();
+    format!("/{path}").into()
+}
+
+fn check(path: &Path, at_least: u64) {
+    let (rows, unsupported) = compare(&fs::read(path).unwrap());
+    eprintln!("{}: {rows} rows, not supported: {unsupported:?}", path.display());
+    assert!(rows > at_least, "{rows} rows");
+    // Prologues and epilogues of functions that realign their stack, and hand-written code.
+    assert!(unsupported.values().sum::<u64>() * 100 < rows, "{unsupported:?}");
+}
+
+#[test]
+fn of_the_c_library() {
+    check(&mapped("/libc.so"), 10_000);
+}
+
+#[test]
+fn of_the_dynamic_linker() {
+    check(&mapped("/ld-linux"), 1_000);
+}
+
+#[test]
+fn of_a_rust_program() {
+    check(env!("CARGO_BIN_EXE_stallscope").as_ref(), 10_000);
+}
