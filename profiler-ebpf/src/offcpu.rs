@@ -268,6 +268,10 @@ pub fn fork(ctx: &BtfTracePointContext) {
         emit::process(Kind::ProcessBorn, now_ns, &state);
     }
     let within = matches!(when(now_ns), When::Within { .. });
+    if within && THREADS.get_ptr(&child.key()).is_some() {
+        // A thread that ended, and had no room to say so, had the same place in memory.
+        count(Counter::EventsDropped);
+    }
     if within && THREADS.insert(&child.key(), &state, 0).is_err() {
         count(Counter::ThreadsUntracked);
     }

@@ -127,6 +127,10 @@ fn pool_names<'k>(
     accounts: &[Account],
     keys: impl Iterator<Item = (&'k str, Pid, Scope)>,
 ) -> Vec<String> {
+    let target = recording.session.target.pid;
+    let in_process = |name: &str, pid: Pid| {
+        if pid == target { name.to_owned() } else { format!("{name}@{pid}") }
+    };
     let mut taken: HashMap<String, u32> = HashMap::new();
     let mut name = |(runtime, pid, scope): (&str, Pid, Scope)| {
         let mut name = runtime.to_owned();
@@ -134,13 +138,11 @@ fn pool_names<'k>(
             let account = accounts.iter().find(|account| (account.pid, account.tid) == (pid, tid));
             let thread = account.map_or("", |account| account.name.as_str());
             name = format!("{name}:{thread}");
-            if taken.contains_key(&name) {
+            if taken.contains_key(&in_process(&name, pid)) {
                 name = format!("{name}:{tid}");
             }
         }
-        if pid != recording.session.target.pid {
-            name = format!("{name}@{pid}");
-        }
+        let name = in_process(&name, pid);
         *taken.entry(name.clone()).or_default() += 1;
         name
     };

@@ -39,16 +39,23 @@ pub fn take(
     Ok(taken)
 }
 
-/// Takes every record there is. A full recording refuses some and still takes those that finish
-/// it: refusals for want of room are not failures here.
+/// Takes every record there is: for a window that is closed, where their number is finite.
 ///
 /// # Errors
 /// If the recording cannot be written at all.
 pub fn take_all(events: &mut RingBuf<MapData>, collector: &mut Collector) -> Result<()> {
-    while let Some(item) = events.next() {
+    while take_batch(events, collector)? {}
+    Ok(())
+}
+
+/// Takes up to [`BATCH`] records and tells whether there may be more. A full recording refuses some
+/// and still takes those that finish it: refusals for want of room are not failures here.
+fn take_batch(events: &mut RingBuf<MapData>, collector: &mut Collector) -> Result<bool> {
+    for _ in 0..BATCH {
+        let Some(item) = events.next() else { return Ok(false) };
         tolerate(collector.take(&item))?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Pays a visit while taking what it sends: it can be more than the ring buffer holds.
@@ -66,14 +73,16 @@ pub fn take_during(
         .spawn(move || visit.run())
         .context("cannot start a thread")?;
     let begun = Instant::now();
+    // While the window is open a target can send faster than this takes: never until it is empty.
     while !visitor.is_finished() {
-        take_all(events, collector)?;
+        let more = take_batch(events, collector)?;
         if begun.elapsed() > VISIT_LIMIT {
             bail!("the kernel could not visit every thread within {VISIT_LIMIT:?}");
         }
-        thread::sleep(VISIT_STEP);
+        if !more {
+            thread::sleep(VISIT_STEP);
+        }
     }
-    take_all(events, collector)?;
     match visitor.join() {
         Ok(visited) => visited.context("the kernel broke off its visit of every thread"),
         Err(_) => bail!("the thread that visits every thread panicked"),

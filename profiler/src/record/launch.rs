@@ -2,6 +2,7 @@
 //! who asked, ended when the recording is over.
 
 use std::{
+    cell::Cell,
     ffi::{CString, OsStr, OsString},
     os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
     process::{Child, Command},
@@ -39,6 +40,8 @@ pub struct Launched {
     child: Child,
     /// It was waited for, or is left alone.
     reaped: bool,
+    /// It was let go.
+    released: Cell<bool>,
 }
 
 impl Launched {
@@ -58,7 +61,9 @@ impl Launched {
             .context("cannot start the command")?;
         let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
         match waitpid(pid, Some(WaitPidFlag::WUNTRACED)).context("cannot wait for the command")? {
-            WaitStatus::Stopped(..) => Ok(Self { child, reaped: false }),
+            WaitStatus::Stopped(..) => {
+                Ok(Self { child, reaped: false, released: Cell::new(false) })
+            }
             other => anyhow::bail!("the command ended before it began: {other:?}"),
         }
     }
@@ -73,6 +78,7 @@ impl Launched {
     /// # Errors
     /// If it is gone.
     pub fn release(&self) -> Result<()> {
+        self.released.set(true);
         self.signal(Signal::SIGCONT).context("the command ended before it began")
     }
 
@@ -113,7 +119,10 @@ impl Launched {
 
 impl Drop for Launched {
     fn drop(&mut self) {
-        if !self.reaped {
+        if self.released.get() && !self.reaped {
+            // It runs: it is asked, as at any other end of a recording.
+            self.ask_to_end();
+        } else if !self.reaped {
             // Held, it hears no other signal; an error means that it is gone.
             let _ = self.child.kill();
             let _ = self.child.wait();

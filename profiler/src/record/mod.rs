@@ -179,9 +179,7 @@ async fn watch(
     if launched.is_none() {
         run.begin()?;
     }
-    events::take_all(run.events.get_mut(), &mut run.collector)?;
     events::take_during(run.programs.roll_call()?, run.events.get_mut(), &mut run.collector)?;
-    run.collector.forget_roll_call();
     if hook == HookPath::SwitchOut
         && let Some(sweep) = run.programs.sweep()?
     {
@@ -210,6 +208,11 @@ impl Run<'_> {
         let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let reason = loop {
+            // Timers are looked after only when nothing is ready, which a busy target can put off.
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                break EndReason::Duration;
+            }
+            tokio::task::yield_now().await;
             let taken = tokio::select! {
                 biased;
                 _ = stopped.wait_for(|&stop| stop) => break EndReason::Interrupt,
@@ -274,10 +277,15 @@ impl Run<'_> {
         let end = window::close(&mut self.programs, self.session.start).await?;
         let ring = self.events.get_mut();
         events::take_all(ring, &mut self.collector)?;
+        self.collector.forget_roll_call();
         let visited = self.programs.roll_call().and_then(|roll_call| {
             events::take_during(roll_call, ring, &mut self.collector)?;
+            events::take_all(ring, &mut self.collector)?;
             match self.programs.sweep()? {
-                Some(sweep) => events::take_during(sweep, ring, &mut self.collector),
+                Some(sweep) => {
+                    events::take_during(sweep, ring, &mut self.collector)?;
+                    events::take_all(ring, &mut self.collector)
+                }
                 None => Ok(()),
             }
         });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    exact::{observe, off_by},
+    exact::{CLOCK_READ_NS, observe, off_by},
     process::Workload,
     report::number,
 };
@@ -11,7 +11,8 @@ use crate::support::{
 /// How far `running` and `runnable` may be off where both are long, in parts of a hundred.
 const WITHIN_PERCENT: f64 = 1.0;
 
-/// Nothing is allowed here beyond the one percent but time that the report itself calls lost: the
+/// Nothing is allowed here beyond the one percent but what two clocks differ by at a switch, which is
+/// little beside such queues, and time that the report itself calls lost: the
 /// runs and queues are so long that what differs at each switch is not seen.
 #[test]
 fn running_and_runnable_are_those_of_the_kernel() {
@@ -27,7 +28,10 @@ fn running_and_runnable_are_those_of_the_kernel() {
             [("running", done.running_ns, observed.stolen_ns), ("runnable", done.run_queue_ns, 0)]
         {
             let ours = number(&thread[format!("{state}_ns")]);
-            let off_ns = off_by(ours, kernel_ns).abs() - (lost_ns + stolen_ns) as f64;
+            // Few where the machine has nothing else to do; thousands where others preempt.
+            let at_switches_ns = done.switches * CLOCK_READ_NS;
+            let explained_ns = (lost_ns + stolen_ns + at_switches_ns) as f64;
+            let off_ns = off_by(ours, kernel_ns).abs() - explained_ns;
             let percent = off_ns.max(0.0) / kernel_ns as f64 * 100.0;
             println!("{state}: {ours} ns, kernel {kernel_ns} ns, {percent:+.3} % not explained");
             assert!(percent <= WITHIN_PERCENT, "{state} is off by {percent:.2} %: {thread}");

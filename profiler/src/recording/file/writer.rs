@@ -102,6 +102,17 @@ enum Fullness {
     Disk,
 }
 
+/// A new file at `path`, in place of one that is there. A link that somebody else put there is
+/// replaced, not followed: root would write, and give away, what it points at.
+fn create(path: &Path) -> io::Result<File> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() || found.is_symlink() => fs::remove_file(path)?,
+        Ok(_) => return File::options().write(true).open(path),
+        Err(_) => {}
+    }
+    File::create_new(path)
+}
+
 impl Writer {
     /// Makes a recording at `path`, replacing what is there: the caller has asked about that.
     ///
@@ -114,8 +125,7 @@ impl Writer {
             ))
             .into());
         }
-        let file =
-            File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+        let file = create(path).with_context(|| format!("cannot create {}", path.display()))?;
         // A file that stays root's is still a recording, and `chown` names the way out.
         let _ = give_to_invoker(&file);
         let regular = file.metadata().is_ok_and(|found| found.is_file());

@@ -99,7 +99,7 @@ const MISSED_WAKEUP_NS: u64 = 10_000_000;
 
 /// How much the run queue's clock is read before the tracepoints are reached, at a switch, on
 /// average.
-const CLOCK_READ_NS: u64 = 10_000;
+pub const CLOCK_READ_NS: u64 = 10_000;
 
 /// `running` and `runnable` of each thread are those of `/proc/PID/task/TID/schedstat`.
 fn check_times(report: &Report, kernel: &[Done], stolen_ns: u64) {
