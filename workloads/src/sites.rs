@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// How often a site was called and how long the calls took.
@@ -21,7 +22,8 @@ use serde::{Deserialize, Serialize};
 pub struct Sum {
     /// Calls that returned.
     pub count: u64,
-    /// `CLOCK_MONOTONIC` from before the calls to after them.
+    /// What the calls took by `CLOCK_MONOTONIC`, less the CPU time that the thread had meanwhile: the
+    /// time off the CPU, waiting or in the run queue.
     pub total_ns: u64,
 }
 
@@ -40,15 +42,21 @@ impl Site {
         Self { name, count: AtomicU64::new(0), total_ns: AtomicU64::new(0) }
     }
 
-    /// Calls the function and adds what it took.
+    /// Calls the function and adds how long it was off the CPU.
     pub fn time<T>(&self, call: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
+        let (start, start_cpu) = (Instant::now(), cpu_time());
         let value = call();
-        let elapsed = start.elapsed();
+        let off = (start.elapsed() + start_cpu).saturating_sub(cpu_time());
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.total_ns.fetch_add(elapsed.as_nanos() as u64, Ordering::Relaxed);
+        self.total_ns.fetch_add(off.as_nanos() as u64, Ordering::Relaxed);
         value
     }
+}
+
+/// The CPU time of the calling thread so far.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock");
+    time.into()
 }
 
 macro_rules! sites {
