@@ -1,7 +1,9 @@
 //! The records that go through the ring buffer.
 //!
 //! Each begins with a [`Header`]; [`Kind`] says which of the structs of this module it is. An
-//! [`IntervalEvent`] is followed by the copied part of the user stack.
+//! [`IntervalEvent`] is followed by its user frames, and where they are not the whole stack by a copied
+//! part of it. With a copy there are always [`USER_FRAMES`](crate::stack::USER_FRAMES) entries
+//! between, valid or not.
 
 use crate::{
     stack::KERNEL_FRAMES,
@@ -53,6 +55,8 @@ pub struct UserRegs {
     pub orig_ax: i64,
     /// The six syscall arguments: `di si dx r10 r8 r9`.
     pub args: [u64; 6],
+    /// The other registers: `bx r12 r13 r14 r15 ax cx r11`.
+    pub others: [u64; 8],
 }
 
 /// The interval was a preemption, or the thread was runnable all along.
@@ -62,7 +66,8 @@ pub const HAS_REGS: u32 = 2;
 /// The interval was open when the window began; `span.out_ns` is the window's start.
 pub const OPEN_AT_START: u32 = 4;
 
-/// One off-CPU interval of at least the minimum block, without the user stack that follows it.
+/// One off-CPU interval of at least the minimum block, without the user frames and the copy of the
+/// user stack that follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct IntervalEvent {
@@ -86,8 +91,16 @@ pub struct IntervalEvent {
     pub cpu_in: u32,
     /// Valid entries of `kernel`.
     pub kernel_frames: u32,
-    /// Bytes of user stack, from `regs.sp` upwards, that follow this struct.
+    /// Valid entries of the user frames that follow this struct, leaf first.
+    pub user_frames: u32,
+    /// Bytes of user stack, from `regs.sp` upwards, that follow the user frames.
     pub user_bytes: u32,
+    /// How the walk that gave the user frames went: a [`WalkEnd`](crate::stack::WalkEnd).
+    pub walk_end: u32,
+    /// The [`ProcessCode::generation`](crate::code::ProcessCode::generation) that the walk went by.
+    pub generation: u32,
+    /// How many of the user frames were found by frame pointer, without unwind information.
+    pub by_frame_pointer: u32,
     /// Switch counter (`nvcsw + nivcsw`) of the thread at the capture.
     pub kernel_switches: u64,
     /// Name of the thread.
@@ -96,8 +109,8 @@ pub struct IntervalEvent {
     pub kernel: [u64; KERNEL_FRAMES],
 }
 
-const _: () = assert!(size_of::<UserRegs>() == 80);
-const _: () = assert!(size_of::<IntervalEvent>() == 168 + 8 * KERNEL_FRAMES);
+const _: () = assert!(size_of::<UserRegs>() == 144);
+const _: () = assert!(size_of::<IntervalEvent>() == 248 + 8 * KERNEL_FRAMES);
 
 /// A thread or process came, went or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //! - [`counter`]: the closed list of everything that can be lost or refused.
 //! - [`stack`]: how much of a stack is taken.
 //! - [`table`]: how a file's unwind information is laid out for a walk.
+//! - [`code`]: where a process's code is, and which tables unwind it.
 //! - [`search`]: one step of the search in it.
 //! - [`unwind`]: from one frame to its caller.
 //!
@@ -13,6 +14,7 @@
 
 #![no_std]
 
+pub mod code;
 pub mod config;
 pub mod counter;
 pub mod event;

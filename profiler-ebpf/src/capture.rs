@@ -9,7 +9,7 @@ use aya_ebpf::helpers::{
 use profiler_common::{
     counter::Counter,
     event::{HAS_REGS, PREEMPTED, UserRegs},
-    stack::{KERNEL_FRAMES, PAGE_BYTES, USER_SLICE_BYTES},
+    stack::{KERNEL_FRAMES, PAGE_BYTES, USER_SLICE_BYTES, WalkEnd},
 };
 
 use crate::{
@@ -119,7 +119,11 @@ fn describe(draft: &mut Draft, due: &Due) {
 #[inline(always)]
 pub fn without_stacks(draft: &mut Draft) {
     draft.event.kernel_frames = 0;
+    draft.event.user_frames = 0;
     draft.event.user_bytes = 0;
+    draft.event.walk_end = WalkEnd::NotWalked as u32;
+    draft.event.generation = 0;
+    draft.event.by_frame_pointer = 0;
     draft.event.regs = UserRegs::default();
 }
 

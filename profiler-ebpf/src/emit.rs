@@ -7,20 +7,23 @@ use aya_log_ebpf::debug;
 use profiler_common::{
     counter::Counter,
     event::{Header, IntervalEvent, Kind, ThreadEvent},
-    stack::USER_SLICE_BYTES,
+    stack::{USER_FRAMES, USER_SLICE_BYTES},
     state::ThreadState,
 };
 
 use crate::maps::{Draft, EVENTS, count};
 
-/// Sends a drafted interval of the given [`Kind`] with as much of the user stack as it holds.
+/// Sends a drafted interval of the given [`Kind`] with as many user frames, and as much of the
+/// user stack, as it holds.
 #[inline(always)]
 pub fn interval(draft: &mut Draft, kind: u32, ctx: *mut c_void) {
-    let mut user_bytes = draft.event.user_bytes as u64;
-    if user_bytes > USER_SLICE_BYTES as u64 {
-        user_bytes = USER_SLICE_BYTES as u64;
-    }
-    let bytes = size_of::<IntervalEvent>() as u64 + user_bytes;
+    let user_bytes = at_most(draft.event.user_bytes, USER_SLICE_BYTES);
+    let frames = if user_bytes > 0 {
+        USER_FRAMES as u64
+    } else {
+        at_most(draft.event.user_frames, USER_FRAMES)
+    };
+    let bytes = size_of::<IntervalEvent>() as u64 + 8 * frames + user_bytes;
     draft.event.header = Header { kind, bytes: bytes as u32 };
     if !send((&raw mut *draft).cast(), bytes) {
         // The reader misses a swept stack by itself.
@@ -29,6 +32,12 @@ pub fn interval(draft: &mut Draft, kind: u32, ctx: *mut c_void) {
         }
         debug!(&Ctx(ctx), "ring buffer full: interval of thread {} dropped", draft.event.tid);
     }
+}
+
+#[inline(always)]
+fn at_most(count: u32, most: usize) -> u64 {
+    let (count, most) = (u64::from(count), most as u64);
+    if count > most { most } else { count }
 }
 
 /// Sends a thread's accounting; false if there was no room.

@@ -8,7 +8,7 @@ use profiler_common::{
     config::Window,
     counter::{COUNT, Counter},
     event::IntervalEvent,
-    stack::{PAGE_BYTES, USER_SLICE_BYTES},
+    stack::{PAGE_BYTES, USER_FRAMES, USER_SLICE_BYTES},
     state::{Span, ThreadState},
 };
 
@@ -17,13 +17,15 @@ const THREADS_MAX: u32 = 16_384;
 /// Processes that can be watched at once.
 const TARGETS_MAX: u32 = 4_096;
 
-/// A record under construction: the event, and behind it the copied part of the user stack. One
-/// page more than the slice, so that a copy of at most a page that starts inside the slice is
+/// A record under construction: the event, behind it the user frames, and behind them the copied
+/// part of the user stack. One page more than the slice, so that a copy of at most a page that starts inside the slice is
 /// always in bounds, which is what the verifier can follow.
 #[repr(C)]
 pub struct Draft {
     /// The event.
     pub event: IntervalEvent,
+    /// User frames, leaf first.
+    pub frames: [u64; USER_FRAMES],
     /// The user stack from the stack pointer upwards.
     pub user: [u8; USER_SLICE_BYTES + PAGE_BYTES as usize],
 }

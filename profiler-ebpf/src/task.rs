@@ -202,5 +202,6 @@ fn keep(regs: &PtRegs, out: &mut UserRegs) -> bool {
     out.bp = regs.bp;
     out.orig_ax = regs.orig_ax as i64;
     out.args = [regs.di, regs.si, regs.dx, regs.r10, regs.r8, regs.r9];
+    out.others = [regs.bx, regs.r12, regs.r13, regs.r14, regs.r15, regs.ax, regs.cx, regs.r11];
     true
 }

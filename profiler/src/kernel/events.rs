@@ -1,15 +1,18 @@
 //! The bytes of the ring buffer as records.
 #![expect(unsafe_code, reason = "reads the wire structs out of bytes")]
 
-use profiler_common::event::{Header, IntervalEvent, Kind, ThreadEvent};
+use profiler_common::{
+    event::{Header, IntervalEvent, Kind, ThreadEvent},
+    stack::USER_FRAMES,
+};
 
 /// One record of the ring buffer.
 #[derive(Debug)]
 pub enum Event<'bytes> {
-    /// An interval that ended, and the user stack from its stack pointer upwards.
-    Interval(Box<IntervalEvent>, &'bytes [u8]),
+    /// An interval that ended.
+    Interval(Box<IntervalEvent>, UserPart<'bytes>),
     /// The registers and stacks of a thread that is off-CPU; no times.
-    Swept(Box<IntervalEvent>, &'bytes [u8]),
+    Swept(Box<IntervalEvent>, UserPart<'bytes>),
     /// A thread ended; its totals are final.
     ThreadEnded(ThreadEvent),
     /// A process replaced its program.
@@ -22,27 +25,43 @@ pub enum Event<'bytes> {
     Present(ThreadEvent),
 }
 
+/// What an interval's record holds of the user stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserPart<'bytes> {
+    /// The frames that the kernel side walked to, leaf first; with
+    /// [`INTERRUPTED`](profiler_common::stack::INTERRUPTED) where they are no return addresses.
+    pub frames: Vec<u64>,
+    /// A copy of the stack from the stack pointer upwards; empty if the frames are the whole stack.
+    pub slice: &'bytes [u8],
+}
+
 /// Reads one record, or `None` if the bytes are none.
 pub fn parse(bytes: &[u8]) -> Option<Event<'_>> {
     // SAFETY: `Header` is integers without padding.
     let header: Header = unsafe { read(bytes) }?;
     let bytes = bytes.get(..header.bytes as usize)?;
-    let interval = || -> Option<(Box<IntervalEvent>, &[u8])> {
+    let interval = || -> Option<(Box<IntervalEvent>, UserPart<'_>)> {
         // SAFETY: `IntervalEvent` is integers without padding.
         let event: IntervalEvent = unsafe { read(bytes) }?;
-        let stack = bytes.get(size_of::<IntervalEvent>()..)?;
-        let whole = stack.len() == event.user_bytes as usize
+        let behind = bytes.get(size_of::<IntervalEvent>()..)?;
+        let (frames, slice_bytes) = (event.user_frames as usize, event.user_bytes as usize);
+        let entries = if slice_bytes > 0 { USER_FRAMES } else { frames };
+        let (words, slice) = behind.split_at_checked(entries * 8)?;
+        let whole = slice.len() == slice_bytes
+            && frames <= entries
             && event.kernel_frames as usize <= event.kernel.len();
-        whole.then(|| (Box::new(event), stack))
+        let (words, _) = words.as_chunks();
+        let frames = words.iter().take(frames).map(|word| u64::from_le_bytes(*word)).collect();
+        whole.then(|| (Box::new(event), UserPart { frames, slice }))
     };
     // SAFETY: `ThreadEvent` is integers without padding.
     let thread = || -> Option<ThreadEvent> { unsafe { read(bytes) } };
     match header.kind {
         kind if kind == Kind::Interval as u32 => {
-            interval().map(|(event, stack)| Event::Interval(event, stack))
+            interval().map(|(event, user)| Event::Interval(event, user))
         }
         kind if kind == Kind::Swept as u32 => {
-            interval().map(|(event, stack)| Event::Swept(event, stack))
+            interval().map(|(event, user)| Event::Swept(event, user))
         }
         kind if kind == Kind::ThreadEnded as u32 => thread().map(Event::ThreadEnded),
         kind if kind == Kind::Exec as u32 => thread().map(Event::Exec),

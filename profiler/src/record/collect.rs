@@ -14,7 +14,10 @@ use profiler_common::{
 use self::stacks::StackTable;
 use super::code::CodeMap;
 use crate::{
-    kernel::{Event, events},
+    kernel::{
+        Event,
+        events::{self, UserPart},
+    },
     recording::{
         Interval, KernelStackId, RawFrame, Record, Regs, Session, StackEnd, ThreadName,
         ThreadTotals, UserStackId,
@@ -131,9 +134,9 @@ impl Collector {
             return Ok(());
         };
         match event {
-            Event::Interval(event, stack) => self.interval(&event, stack),
-            Event::Swept(event, stack) => {
-                let (user_stack, kernel_stack) = self.stacks(&event, stack, super::clock::now())?;
+            Event::Interval(event, user) => self.interval(&event, &user),
+            Event::Swept(event, user) => {
+                let (user_stack, kernel_stack) = self.stacks(&event, &user, super::clock::now())?;
                 let wait = (Tid(event.tid), event.kernel_switches);
                 self.swept.insert(wait, Swept { regs: regs(&event), user_stack, kernel_stack });
                 Ok(())
@@ -228,14 +231,14 @@ impl Collector {
         self.totals(&event.state, name, false)
     }
 
-    fn interval(&mut self, event: &IntervalEvent, stack: &[u8]) -> Result<(), WriteError> {
+    fn interval(&mut self, event: &IntervalEvent, user: &UserPart<'_>) -> Result<(), WriteError> {
         if event.span.in_ns < self.start.0 {
             return Ok(());
         }
         let (pid, tid) = (Pid(event.tgid), Tid(event.tid));
         self.rename(Ktime(event.span.in_ns), &event.comm, pid, tid)?;
         let (mut user_stack, mut kernel_stack) =
-            self.stacks(event, stack, Ktime(event.span.in_ns))?;
+            self.stacks(event, user, Ktime(event.span.in_ns))?;
         let mut regs = regs(event);
         if regs.is_none() && event.flags & OPEN_AT_START != 0 {
             // Where stacks are taken at switch-out, that was before the window.
@@ -268,7 +271,7 @@ impl Collector {
     fn stacks(
         &mut self,
         event: &IntervalEvent,
-        stack: &[u8],
+        user: &UserPart<'_>,
         at: Ktime,
     ) -> Result<(Option<UserStackId>, Option<KernelStackId>), WriteError> {
         let kernel: Vec<Avma> =
@@ -284,7 +287,7 @@ impl Collector {
             in_syscall: event.regs.orig_ax >= 0,
         };
         let mut facts = std::mem::take(&mut self.scratch);
-        let (frames, end) = self.code.walk(Pid(event.tgid), regs, stack, at, &mut facts);
+        let (frames, end) = self.code.walk(Pid(event.tgid), regs, user.slice, at, &mut facts);
         self.append_all(facts)?;
         match end {
             StackEnd::Complete => {}
