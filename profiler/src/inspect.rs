@@ -1,5 +1,6 @@
 //! Any stage, printed: what the tool sees before it forms an opinion.
 
+pub mod programs;
 pub mod tables;
 
 use std::io::Write;
@@ -27,6 +28,10 @@ pub fn run(what: &Inspect) -> anyhow::Result<()> {
                 }
             };
             report::print(|out| tables::describe(&modules, out))
+        }
+        Inspect::Programs => {
+            let programs = programs::of_this_kernel()?;
+            report::print(|out| programs::print(&programs, out))
         }
         Inspect::Recording { file } => {
             let recording = file::read(file)?;

@@ -9,6 +9,7 @@
 //! - [`readiness`]: descriptors that tokio watches.
 //! - [`stats`]: whether the kernel measures run times.
 //! - [`usage`]: what the programs and maps cost.
+//! - [`verifier`]: what the kernel's verifier makes of each program.
 //! - [`events`]: the bytes of the ring buffer as records.
 
 pub mod barrier;
@@ -19,6 +20,7 @@ pub mod probe;
 pub mod readiness;
 pub mod stats;
 pub mod usage;
+pub mod verifier;
 
 pub use events::Event;
 pub use load::{Programs, Request};

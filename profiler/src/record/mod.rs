@@ -39,6 +39,7 @@ use profiler_common::{config::HookPath, counter::Counter};
 use tokio::{io::unix::AsyncFd, sync::watch, time::MissedTickBehavior};
 
 pub use command::run;
+pub(crate) use session::hook_name;
 
 use self::{
     collect::Collector,
