@@ -11,6 +11,7 @@ mod rustc;
 mod setup;
 mod test;
 mod toolchain;
+mod verifier;
 mod vm;
 
 use std::process::ExitCode;
@@ -36,6 +37,12 @@ enum Chore {
     },
     /// Run everything that has to pass: formatting, lints, docs, unit, golden and live tests
     Test,
+    /// Load every program on this kernel and hold what the verifier says against the budget
+    Verifier {
+        /// Rewrite the budget with what this kernel says
+        #[arg(long)]
+        bless: bool,
+    },
     /// Boot Debian's own kernels in qemu and try the tool there
     Vm {
         /// 5.10, 6.1, 6.12 or 7.2; all of them if none is named
@@ -58,6 +65,8 @@ fn main() -> ExitCode {
         Chore::Ebpf { check: false } => ebpf::build(),
         Chore::Ebpf { check: true } => ebpf::check(),
         Chore::Test => test::run(),
+        Chore::Verifier { bless: false } => verifier::check(),
+        Chore::Verifier { bless: true } => verifier::bless(),
         Chore::Vm { kernels } => vm::run(&kernels),
         Chore::Demo => demo::run(),
         Chore::Bless => bless::run(),

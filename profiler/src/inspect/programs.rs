@@ -87,7 +87,9 @@ fn at(probe: &Probe, hook: HookPath) -> anyhow::Result<BTreeMap<String, Figures>
             .with_context(|| format!("stacks taken at {}", hook_name(hook)))?;
         for (name, verified) in verified {
             let figures = Figures::from(verified);
-            all.entry(name).and_modify(|known: &mut Figures| known.grow(&figures)).or_insert(figures);
+            all.entry(name)
+                .and_modify(|known: &mut Figures| known.grow(&figures))
+                .or_insert(figures);
         }
     }
     Ok(all)
