@@ -1,6 +1,6 @@
 //! Registers and stacks of a wait.
 
-use core::{arch::asm, ffi::c_void};
+use core::ffi::c_void;
 
 use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id,
@@ -13,9 +13,10 @@ use profiler_common::{
 };
 
 use crate::{
+    bounds::bounded,
     config, emit,
     maps::{DRAFT, DUE, Draft, Due, PENDING, count},
-    offcpu, task,
+    offcpu, task, walk,
 };
 
 /// Pieces in which a slice is read: it can begin and end inside a page.
@@ -127,7 +128,8 @@ pub fn without_stacks(draft: &mut Draft) {
     draft.event.regs = UserRegs::default();
 }
 
-/// Registers, kernel stack and user slice of the current thread.
+/// Registers, kernel stack and user frames of the current thread; a copy of its user stack where
+/// the frames are not all that can be had.
 #[inline(always)]
 fn take_stacks(draft: &mut Draft, ctx: *mut c_void) {
     without_stacks(draft);
@@ -137,7 +139,12 @@ fn take_stacks(draft: &mut Draft, ctx: *mut c_void) {
         return;
     }
     draft.event.flags |= HAS_REGS;
-    take_user_slice(draft);
+    walk::walk(draft);
+    let is_whole = draft.event.walk_end == WalkEnd::Complete as u32
+        || draft.event.walk_end == WalkEnd::TooDeep as u32;
+    if !is_whole || config::copy_always() != 0 {
+        take_user_slice(draft);
+    }
 }
 
 #[inline(always)]
@@ -197,13 +204,4 @@ pub fn copy_slice(
         copied += bytes;
     }
     copied
-}
-
-/// `value & MASK`, in a way that the compiler cannot prove needless and drop: the verifier needs
-/// to see it.
-#[inline(always)]
-fn bounded<const MASK: i32>(mut value: u64) -> u64 {
-    // SAFETY: an arithmetic instruction on a register.
-    unsafe { asm!("{0} &= {1}", inout(reg) value, const MASK) };
-    value
 }

@@ -13,6 +13,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod bounds;
 mod capture;
 mod census;
 mod config;
@@ -20,6 +21,7 @@ mod emit;
 mod maps;
 mod offcpu;
 mod task;
+mod walk;
 
 use aya_ebpf::{
     EbpfContext as _,

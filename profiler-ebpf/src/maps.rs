@@ -1,15 +1,21 @@
 //! Every map of the kernel side.
 
 use aya_ebpf::{
-    macros::map,
+    btf_maps::{Array as BtfArray, ArrayOfMaps},
+    macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
+    code::{
+        CHUNKS_MAX, Chunk, MAPPINGS_MAX, Mapping, PAGES_MAX, ProcessCode, RULES_MAX, TablePage,
+    },
     config::Window,
     counter::{COUNT, Counter},
     event::IntervalEvent,
     stack::{PAGE_BYTES, USER_FRAMES, USER_SLICE_BYTES},
     state::{Span, ThreadState},
+    table::Rule,
+    unwind::Frame,
 };
 
 /// Threads that can be measured at once, unless the loader asks for more.
@@ -56,6 +62,51 @@ pub struct Due {
     pub kernel_switches: u64,
 }
 
+/// Bytes of user stack that a walk reads at once; a power of two.
+pub const WINDOW_BYTES: usize = 512;
+
+/// A walk under way.
+#[repr(C)]
+pub struct Walk {
+    /// The code of its process.
+    pub process: ProcessCode,
+    /// The mapping that was looked at last.
+    pub mapping: Mapping,
+    /// Where it is.
+    pub frame: Frame,
+    /// Frames so far.
+    pub count: u32,
+    /// How many of them were left by frame pointer.
+    pub by_frame_pointer: u32,
+    /// A [`profiler_common::stack::WalkEnd`].
+    pub end: u32,
+    /// Keeps the fields aligned.
+    pub reserved: u32,
+    /// A word that was read alone.
+    pub word: u64,
+    /// Address of the first byte in `window`.
+    pub window_at: u64,
+    /// A part of the stack, and room for a word behind its last byte.
+    pub window: [u8; WINDOW_BYTES + 8],
+}
+
+/// Bits that say which of [`FOUND`] an address belongs to.
+pub const FOUND_BITS: u32 = 11;
+
+/// What was found for an address, by one generation of a process's mappings.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Found {
+    /// The address.
+    pub lookup: u64,
+    /// The generation; 0 is none.
+    pub generation: u32,
+    /// Keeps the rule aligned.
+    pub reserved: u32,
+    /// The rule.
+    pub rule: Rule,
+}
+
 /// The boundaries of the window; the one thing that changes while the programs run.
 #[map]
 pub static WINDOW: Array<Window> = Array::with_max_entries(1, 0);
@@ -84,6 +135,35 @@ pub static SWEEP_DRAFT: Array<Draft> = Array::with_max_entries(1, 0);
 /// Stacks taken at switch-out, by [`crate::task::Task::key`]. The loader makes room only where that path is taken.
 #[map]
 pub static PENDING: HashMap<u64, Draft> = HashMap::with_max_entries(1, 0);
+
+/// The code of each watched process, by id.
+#[map]
+pub static PROCESSES: HashMap<u32, ProcessCode> = HashMap::with_max_entries(TARGETS_MAX, 0);
+
+/// Runs of executable mappings, one for each process.
+#[map]
+pub static MAPPINGS: Array<Mapping> = Array::with_max_entries(MAPPINGS_MAX as u32, 0);
+
+/// Runs of text pages, one for each file.
+#[map]
+pub static PAGES: Array<TablePage> = Array::with_max_entries(PAGES_MAX as u32, 0);
+
+/// Rows of text pages, in arrays of one element that the user side makes as it needs them.
+#[btf_map]
+pub static ROWS: ArrayOfMaps<BtfArray<Chunk, 1>, CHUNKS_MAX> = ArrayOfMaps::new();
+
+/// The rules of all files.
+#[map]
+pub static RULES: Array<Rule> = Array::with_max_entries(RULES_MAX as u32, 0);
+
+/// The walk on this CPU.
+#[map]
+pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
+
+/// What was found on each CPU. An array by CPU and not a per-CPU one, whose values are small. The
+/// loader makes room for each CPU.
+#[map]
+pub static FOUND: Array<[Found; 1 << FOUND_BITS]> = Array::with_max_entries(1, 0);
 
 /// What was lost, by [`Counter`].
 #[map]

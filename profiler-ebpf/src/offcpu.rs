@@ -22,7 +22,7 @@ use profiler_common::{
 
 use crate::{
     capture, config, emit,
-    maps::{DUE, Due, PENDING, TARGETS, THREADS, When, count, when},
+    maps::{DUE, Due, PENDING, PROCESSES, TARGETS, THREADS, When, count, when},
     task::Task,
 };
 
@@ -288,6 +288,8 @@ pub fn exec(ctx: &BtfTracePointContext) {
         return;
     }
     let id = task.id();
+    // The mappings that are known are those of the program before.
+    let _ = PROCESSES.remove(&id.tgid);
     let old_id = ThreadId { tid: ctx.arg::<u64>(1) as u32, tgid: id.tgid };
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
@@ -325,6 +327,7 @@ pub fn free(ctx: &BtfTracePointContext) {
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let _ = TARGETS.remove(&id.tgid);
+    let _ = PROCESSES.remove(&id.tgid);
     emit::process(Kind::ProcessGone, now_ns, &ThreadState::born(now_ns, Phase::Running, id, 0));
 }
 
