@@ -16,7 +16,8 @@ use crate::{
     bounds::bounded,
     config, emit,
     maps::{DRAFT, DUE, Draft, Due, PENDING, count},
-    offcpu, task, walk,
+    offcpu, task,
+    walk::{self, Looping},
 };
 
 /// Pieces in which a slice is read: it can begin and end inside a page.
@@ -34,7 +35,7 @@ pub fn recover_unseen(ctx: *mut c_void) {
 
 /// The switch-in program: sends the interval that `sched_switch` just ended for this thread.
 #[inline(always)]
-pub fn resumed(ctx: *mut c_void) {
+pub fn resumed<L: Looping>(ctx: *mut c_void) {
     let Some(due) = DUE.get_ptr_mut(0) else { return };
     // SAFETY: a per-CPU value, written by `sched_switch` on this CPU within this context switch.
     let due = unsafe { &mut *due };
@@ -48,7 +49,7 @@ pub fn resumed(ctx: *mut c_void) {
     due.tid = 0;
     draft.event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
     if due.flags & PREEMPTED == 0 {
-        take_stacks(draft, ctx);
+        take_stacks::<L>(draft, ctx);
     } else {
         without_stacks(draft);
     }
@@ -57,7 +58,7 @@ pub fn resumed(ctx: *mut c_void) {
 
 /// At switch-out, where that is the only place: keeps the stacks of a wait of unknown length.
 #[inline(always)]
-pub fn keep_at_switch_out(key: u64, ctx: *mut c_void) {
+pub fn keep_at_switch_out<L: Looping>(key: u64, ctx: *mut c_void) {
     let draft = match PENDING.get_ptr_mut(&key) {
         Some(draft) => draft,
         None => {
@@ -77,7 +78,7 @@ pub fn keep_at_switch_out(key: u64, ctx: *mut c_void) {
     let draft = unsafe { &mut *draft };
     draft.event.flags = 0;
     draft.event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
-    take_stacks(draft, ctx);
+    take_stacks::<L>(draft, ctx);
 }
 
 /// At the switch-in of a thread whose stacks were kept at switch-out: sends its interval.
@@ -131,7 +132,7 @@ pub fn without_stacks(draft: &mut Draft) {
 /// Registers, kernel stack and user frames of the current thread; a copy of its user stack where
 /// the frames are not all that can be had.
 #[inline(always)]
-fn take_stacks(draft: &mut Draft, ctx: *mut c_void) {
+fn take_stacks<L: Looping>(draft: &mut Draft, ctx: *mut c_void) {
     without_stacks(draft);
     take_kernel_stack(draft, ctx);
     if !task::current_user_regs(&mut draft.event.regs) {
@@ -139,7 +140,7 @@ fn take_stacks(draft: &mut Draft, ctx: *mut c_void) {
         return;
     }
     draft.event.flags |= HAS_REGS;
-    walk::walk(draft);
+    walk::walk::<L>(draft);
     let is_whole = draft.event.walk_end == WalkEnd::Complete as u32
         || draft.event.walk_end == WalkEnd::TooDeep as u32;
     if !is_whole || config::copy_always() != 0 {

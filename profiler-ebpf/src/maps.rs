@@ -82,7 +82,9 @@ pub struct Walk {
     pub end: u32,
     /// Keeps the fields aligned.
     pub reserved: u32,
-    /// A word that was read alone.
+    /// The rule of the frame that it is at.
+    pub rule: Rule,
+    /// The word that was read last.
     pub word: u64,
     /// Address of the first byte in `window`.
     pub window_at: u64,

@@ -24,11 +24,12 @@ use crate::{
     capture, config, emit,
     maps::{DUE, Due, PENDING, PROCESSES, TARGETS, THREADS, When, count, when},
     task::Task,
+    walk::Looping,
 };
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, prev_state)`.
 #[inline(always)]
-pub fn switch(ctx: &BtfTracePointContext) {
+pub fn switch<L: Looping>(ctx: &BtfTracePointContext) {
     let prev = Task::new(ctx.arg(1));
     let next = Task::new(ctx.arg(2));
     let (prev_is_ours, next_is_ours) = (prev.is_watched(), next.is_watched());
@@ -42,7 +43,7 @@ pub fn switch(ctx: &BtfTracePointContext) {
         When::Within { start_ns } => {
             if prev_is_ours {
                 forget_seen();
-                switch_out(prev, task_state(prev, ctx), start_ns, now_ns, ctx.as_ptr());
+                switch_out::<L>(prev, task_state(prev, ctx), start_ns, now_ns, ctx.as_ptr());
             }
             if next_is_ours {
                 switch_in(next, start_ns, now_ns, ctx.as_ptr());
@@ -73,7 +74,13 @@ fn task_state(prev: Task, ctx: &BtfTracePointContext) -> u32 {
 }
 
 #[inline(always)]
-fn switch_out(prev: Task, task_state: u32, start_ns: u64, now_ns: u64, ctx: *mut c_void) {
+fn switch_out<L: Looping>(
+    prev: Task,
+    task_state: u32,
+    start_ns: u64,
+    now_ns: u64,
+    ctx: *mut c_void,
+) {
     let switches = prev.switches();
     let Some(state) = account(prev, Phase::Running, start_ns, switches - 1) else { return };
     // SAFETY: the helper has no preconditions.
@@ -82,7 +89,7 @@ fn switch_out(prev: Task, task_state: u32, start_ns: u64, now_ns: u64, ctx: *mut
     if task_state & TASK_DEAD != 0 {
         end_thread(state, prev.key(), now_ns);
     } else if config::captures_at_switch_out() && task_state != 0 {
-        capture::keep_at_switch_out(prev.key(), ctx);
+        capture::keep_at_switch_out::<L>(prev.key(), ctx);
     }
 }
 

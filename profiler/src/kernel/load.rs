@@ -133,11 +133,20 @@ impl Programs {
         match request.hook {
             HookPath::SchedExit => programs.attach_tracepoint("sched_exit", "sched_exit_tp")?,
             HookPath::FinishTaskSwitch => {
-                programs.attach_kprobes("finish_task_switch", &probe.finish_task_switch)?;
+                let name = if probe.bpf_loop {
+                    "finish_task_switch"
+                } else {
+                    "finish_task_switch_copy"
+                };
+                programs.attach_kprobes(name, &probe.finish_task_switch)?;
             }
             HookPath::SwitchOut => {}
         }
-        programs.attach_tracepoint("sched_switch", "sched_switch")?;
+        let switch = match (request.hook, probe.bpf_loop) {
+            (HookPath::SwitchOut, true) => "sched_switch_walk",
+            _ => "sched_switch",
+        };
+        programs.attach_tracepoint(switch, "sched_switch")?;
         Ok(programs)
     }
 
