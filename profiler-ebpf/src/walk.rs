@@ -65,7 +65,7 @@ pub struct Loop {
 
 /// Walks from the drafted registers on: fills in the user frames and how the walk ended.
 #[inline(always)]
-pub fn walk<L: Looping>(draft: &mut Draft) {
+pub fn walk<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>) {
     let Some(process) = PROCESSES.get_ptr(&draft.event.tgid) else { return };
     let Some(walk) = WALK.get_ptr_mut(0) else { return };
     // SAFETY: a per-CPU value that only this program uses, with preemption disabled; and a value
