@@ -114,25 +114,34 @@ fn switch_in(next: Task, start_ns: u64, now_ns: u64, ctx: *mut c_void) {
     let Some(due) = due(tid) else { return };
     let switches = next.switches();
     let Some(state) = account(next, Phase::Runnable, start_ns, switches) else { return };
-    let task_state = state.task_state;
-    let was_waiting = state.phase == Phase::Waiting as u32;
     let from_start = state.since_ns == state.from_ns && state.flags & OFF_AT_START != 0;
+    let mut ended = off_cpu(state, tid, switches);
     let Ended::Interval(span) = state.switch_in(now_ns, config::min_block_ns()) else { return };
-    let flags =
-        if was_waiting { 0 } else { PREEMPTED } | if from_start { OPEN_AT_START } else { 0 };
-    *due = Due {
-        span,
+    ended.kind = Kind::Interval as u32;
+    ended.span = span;
+    if from_start {
+        ended.flags |= OPEN_AT_START;
+    }
+    *due = ended;
+    hand_over(due, next.key(), ctx);
+}
+
+/// What is due of a thread that is off-CPU, but for its times.
+#[inline(always)]
+fn off_cpu(state: &ThreadState, tid: u32, kernel_switches: u64) -> Due {
+    let preempted = state.phase != Phase::Waiting as u32;
+    Due {
+        span: Span::default(),
         tid,
         tgid: state.tgid,
-        task_state,
-        flags,
+        task_state: state.task_state,
+        flags: if preempted { PREEMPTED } else { 0 },
         cpu_out: state.cpu_out,
-        kind: Kind::Interval as u32,
+        kind: Kind::Swept as u32,
         seen_tid: tid,
         reserved: 0,
-        kernel_switches: switches,
-    };
-    hand_over(due, next.key(), ctx);
+        kernel_switches,
+    }
 }
 
 /// The first switch-in after the window of a thread that was off-CPU at its end: the stacks of the
@@ -150,18 +159,7 @@ fn resume_late(next: Task, start_ns: u64, ctx: *mut c_void) {
         return;
     }
     state.flags |= SWEPT;
-    *due = Due {
-        span: Span::default(),
-        tid,
-        tgid: state.tgid,
-        task_state: state.task_state,
-        flags: if state.phase == Phase::Waiting as u32 { 0 } else { PREEMPTED },
-        cpu_out: state.cpu_out,
-        kind: Kind::Swept as u32,
-        seen_tid: tid,
-        reserved: 0,
-        kernel_switches: switches,
-    };
+    *due = off_cpu(state, tid, switches);
     hand_over(due, next.key(), ctx);
 }
 
