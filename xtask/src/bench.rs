@@ -1,5 +1,7 @@
 //! Measurements that can be repeated; what they found lies in bench/results/.
 
+mod unwind;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -18,12 +20,15 @@ pub enum Bench {
         /// Programs and libraries; if none is named, some of each size that this machine has
         files: Vec<PathBuf>,
     },
+    /// What recording costs: the kernel side against offcputime, attaching, the recorder
+    Unwind(unwind::Plan),
 }
 
 /// Measures, prints and keeps the results.
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Tables { files } => tables(files),
+        Bench::Unwind(plan) => unwind::run(plan),
     }
 }
 
