@@ -9,6 +9,7 @@ mod kernel_package;
 mod object_diff;
 mod run;
 mod rustc;
+mod services;
 mod setup;
 mod test;
 mod toolchain;
@@ -53,6 +54,8 @@ enum Chore {
     /// Measure, in a release build
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Record Tokio services from crates.io and count the stacks that are complete; builds them first
+    Services,
     /// Build the tool and let it record and explain a starving service of its own
     Demo,
     /// Rewrite the golden files with what the code writes now
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Chore::Verifier { bless: true } => verifier::bless(),
         Chore::Vm { kernels } => vm::run(&kernels),
         Chore::Bench(bench) => bench::run(&bench),
+        Chore::Services => services::run(),
         Chore::Demo => demo::run(),
         Chore::Bless => bless::run(),
     };

@@ -1,6 +1,7 @@
 //! What the recorder itself costs, and how long it takes to begin.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::{Paths, monotonic_ns, numbers::median, recorded, target::Target};
-use crate::run;
+use crate::{run, toolchain::DEBIAN_LLVM};
 
 /// The recorder's cost while a process blocks 10,000 times a second.
 #[derive(Clone, Debug, Serialize)]
@@ -139,28 +140,21 @@ fn report(paths: &Paths, pid: u32, seconds: u64) -> Result<serde_json::Value> {
     serde_json::from_slice(&text).context("the report is not JSON")
 }
 
-/// The compiler's own libraries, and LLVM's: some 200 MB of code.
+/// The compiler's own libraries, and LLVM's: more than 200 MB of code. Not all compilers have all.
 fn large_libraries() -> Result<Vec<String>> {
     let sysroot = run::output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    let folders = [
-        PathBuf::from(sysroot).join("lib"),
-        "/usr/lib/llvm-22/lib".into(),
-        "/usr/lib/x86_64-linux-gnu".into(),
-    ];
-    let mut found = Vec::new();
+    let folders = [PathBuf::from(sysroot).join("lib"), Path::new(DEBIAN_LLVM).join("lib")];
+    // Several names can lead to one file.
+    let mut found = BTreeSet::new();
     for folder in folders {
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for entry in entries {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let wanted = ["librustc_driver-", "libLLVM.so.", "libLLVM-", "libclang-cpp.so."];
-            let is_library = wanted.iter().any(|start| name.starts_with(start))
-                && name.contains(".so")
-                && !path.is_symlink();
-            if is_library {
-                found.push(path.display().to_string());
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if ["librustc_driver-", "libLLVM.so."].iter().any(|start| name.starts_with(start)) {
+                found.insert(entry.path().canonicalize()?.display().to_string());
             }
         }
     }
-    Ok(found)
+    Ok(found.into_iter().collect())
 }
