@@ -17,7 +17,7 @@ const SHARED_ENTRY_MAX: usize = 4096;
 
 /// One of the sections that describe code.
 pub struct Section<'a, 'data, S> {
-    pub section: &'a S,
+    pub as_gimli: &'a S,
     /// The same, as bytes.
     pub bytes: &'data [u8],
     pub bases: &'a BaseAddresses,
@@ -47,7 +47,7 @@ pub enum Instructions<'a, 'data> {
 impl<'a, 'data, S: UnwindSection<Bytes<'data>>> Section<'a, 'data, S> {
     /// Reads the entry that lies there, and executes what is in it.
     pub fn shared(&self, at: S::Offset) -> gimli::Result<Shared<'data>> {
-        let entry = self.section.cie_from_offset(self.bases, at)?;
+        let entry = self.as_gimli.cie_from_offset(self.bases, at)?;
         let state = self.initial(&entry);
         Ok(Shared { entry, state })
     }
@@ -58,7 +58,7 @@ impl<'a, 'data, S: UnwindSection<Bytes<'data>>> Section<'a, 'data, S> {
         }
         let mut remembered = Vec::new();
         let mut machine = Machine::shared(entry, &mut remembered);
-        let mut instructions = entry.instructions(self.section, self.bases);
+        let mut instructions = entry.instructions(self.as_gimli, self.bases);
         while let Some(instruction) = instructions.next().ok()? {
             machine.execute(&instruction, 0).ok()?;
         }
@@ -79,7 +79,7 @@ impl<'a, 'data, S: UnwindSection<Bytes<'data>>> Section<'a, 'data, S> {
             return Ok(Function { start, end, instructions });
         }
         let function = partial.parse(|_, _, _| Ok(shared.entry.clone()))?;
-        let instructions = Instructions::Any(function.instructions(self.section, self.bases));
+        let instructions = Instructions::Any(function.instructions(self.as_gimli, self.bases));
         let (start, end) = (function.initial_address(), function.end_address());
         Ok(Function { start, end, instructions })
     }
@@ -117,7 +117,7 @@ impl<'a, 'data, S: UnwindSection<Bytes<'data>>> Section<'a, 'data, S> {
                 Instructions::Any(any) => return any.next(),
                 Instructions::Plain(_, taken) => {
                     let function = partial.parse(|_, _, _| Ok(shared.entry.clone()))?;
-                    let mut any = function.instructions(self.section, self.bases);
+                    let mut any = function.instructions(self.as_gimli, self.bases);
                     for _ in 0..*taken {
                         any.next()?;
                     }

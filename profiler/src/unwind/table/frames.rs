@@ -16,8 +16,10 @@ use super::{
     rules::{Bytes, Context, Rules},
 };
 
-/// All that the sections describe, in the order in which they do.
+/// All that the sections describe.
 pub struct Functions {
+    /// In the order in which they are described; of two that describe the same code, the later is
+    /// right.
     pub spans: Vec<Span>,
     /// Where in the text a rule begins, and its number; those of one function lie together.
     pub rows: Vec<(u32, u16)>,
@@ -29,37 +31,35 @@ pub struct Functions {
 #[derive(Clone, Debug)]
 pub struct Span {
     pub code: Range<u32>,
-    pub origin: Origin,
     pub rows: Range<u32>,
 }
 
-/// Where a description comes from, the less trusted first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    DebugFrame,
-    EhFrame,
-}
-
-/// Reads both sections.
+/// Reads both sections, the less trusted first.
 pub fn read(sources: &Sources<'_>, text: &Text) -> Functions {
+    /// Bytes of a section for each function and each row of it, or fewer: room that is reserved and
+    /// not used costs nothing, growing does.
+    const BYTES_PER_FUNCTION: usize = 24;
+    const BYTES_PER_ROW: usize = 8;
+    let bytes = |section: Option<&[u8]>| section.map_or(0, <[u8]>::len);
+    let bytes = bytes(sources.debug_frame) + bytes(sources.eh_frame);
     let mut reader = Reader {
         text,
         rules: Rules::new(),
-        spans: Vec::new(),
-        rows: Vec::new(),
+        spans: Vec::with_capacity(bytes / BYTES_PER_FUNCTION),
+        rows: Vec::with_capacity(bytes / BYTES_PER_ROW),
         remembered: Vec::new(),
         unsupported: Census::default(),
     };
     let bases = &bases(sources);
-    if let Some(bytes) = sources.eh_frame {
-        let mut section = EhFrame::from(EndianSlice::new(bytes, LittleEndian));
-        section.set_address_size(8);
-        reader.section(&Section { section: &section, bytes, bases }, Origin::EhFrame);
-    }
     if let Some(bytes) = sources.debug_frame {
         let mut section = DebugFrame::from(EndianSlice::new(bytes, LittleEndian));
         section.set_address_size(8);
-        reader.section(&Section { section: &section, bytes, bases }, Origin::DebugFrame);
+        reader.section(&Section { as_gimli: &section, bytes, bases });
+    }
+    if let Some(bytes) = sources.eh_frame {
+        let mut section = EhFrame::from(EndianSlice::new(bytes, LittleEndian));
+        section.set_address_size(8);
+        reader.section(&Section { as_gimli: &section, bytes, bases });
     }
     let Reader { rules, spans, rows, unsupported, .. } = reader;
     Functions { spans, rows, rules: rules.list, unsupported }
@@ -90,11 +90,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn section<'data, S>(&mut self, section: &Section<'_, 'data, S>, origin: Origin)
+    fn section<'data, S>(&mut self, section: &Section<'_, 'data, S>)
     where
         S: UnwindSection<Bytes<'data>>,
     {
-        let mut entries = section.section.entries(section.bases);
+        let mut entries = section.as_gimli.entries(section.bases);
         let mut shared: Option<Shared<'data>> = None;
         loop {
             let partial = match entries.next() {
@@ -116,7 +116,7 @@ impl Reader<'_> {
             });
             match known {
                 Some((shared, mut function)) => {
-                    self.function(section, &partial, shared, &mut function, origin);
+                    self.function(section, &partial, shared, &mut function);
                 }
                 None => self.unsupported.add(Unsupported::Malformed, 0),
             }
@@ -129,7 +129,6 @@ impl Reader<'_> {
         partial: &PartialFrameDescriptionEntry<'_, S, Bytes<'data>>,
         shared: &Shared<'data>,
         function: &mut Function<'a, 'data>,
-        origin: Origin,
     ) where
         S: UnwindSection<Bytes<'data>>,
     {
@@ -141,7 +140,7 @@ impl Reader<'_> {
             self.unsupported.add(Unsupported::Malformed, u64::from(code.end - described));
             self.rows.push((described, Rules::UNSUPPORTED));
         }
-        self.spans.push(Span { code, origin, rows: first_row..self.rows.len() as u32 });
+        self.spans.push(Span { code, rows: first_row..self.rows.len() as u32 });
     }
 
     /// Adds the rows of a function and returns up to where in its code they reach.
@@ -162,7 +161,7 @@ impl Reader<'_> {
         let mut described = code.start;
         let Some(initial) = &shared.state else { return described };
         let meaning = Context {
-            section: section.section,
+            section: section.as_gimli,
             encoding: shared.entry.encoding(),
             is_signal_frame: shared.entry.is_signal_trampoline(),
         };

@@ -1,7 +1,7 @@
 //! Executes the instructions of unwind information, for the registers that a walk follows.
 //!
-//! gimli reads the instructions and can execute them too, for all registers: with that, tables took 13 %
-//! (`librustc_driver`) to 70 % (node) longer to make.
+//! gimli can execute them too, for all registers: with that, tables took 13 % (`librustc_driver`) to 70 %
+//! (node) longer to make.
 
 use gimli::{
     CallFrameInstruction, CfaRule, CommonInformationEntry, Register, RegisterRule, X86_64,

@@ -1,8 +1,8 @@
 //! Reads the usual forms of functions and instructions from their bytes.
 //!
-//! gimli reads all forms, but through results and readers that cost more than what they read: with these few
-//! read here, and the rest still by gimli, tables are made in a third less time. What is not one of them, and what is
-//! cut short, is gimli's, whose word it is whether it means anything.
+//! gimli reads all forms, but its readers cost more than what they read: with these few read here
+//! tables are made in two thirds of the time. What is not one of them, or is cut short, is left to
+//! gimli, whose word it is whether it means anything.
 
 use gimli::{
     CallFrameInstruction, CommonInformationEntry, Register,

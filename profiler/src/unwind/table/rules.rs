@@ -71,9 +71,8 @@ impl Rules {
 #[inline(always)]
 fn packed(rule: Rule) -> u64 {
     let Rule { cfa, bp, bp_offset, cfa_offset } = rule;
-    let [kinds, offset] =
-        [u64::from(cfa as u8) | u64::from(bp as u8) << 8, bp_offset as u16 as u64];
-    kinds | offset << 16 | u64::from(cfa_offset as u32) << 32
+    let kinds = u64::from(cfa as u8) | u64::from(bp as u8) << 8;
+    kinds | u64::from(bp_offset as u16) << 16 | u64::from(cfa_offset as u32) << 32
 }
 
 /// What surrounds a state and decides what it means.
