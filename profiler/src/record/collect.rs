@@ -284,14 +284,9 @@ impl Collector {
         if event.flags & HAS_REGS == 0 {
             return Ok((None, kernel_stack));
         }
-        let regs = WalkRegs {
-            ip: Avma(event.regs.ip),
-            sp: Avma(event.regs.sp),
-            bp: Avma(event.regs.bp),
-            in_syscall: event.regs.orig_ax >= 0,
-        };
+        let regs = WalkRegs::of(&event.regs);
         let mut facts = std::mem::take(&mut self.scratch);
-        let (frames, end) = self.code.walk(Pid(event.tgid), regs, user.slice, at, &mut facts);
+        let (frames, end) = self.code.walk(Pid(event.tgid), &regs, user.slice, at, &mut facts);
         self.append_all(facts)?;
         match end {
             StackEnd::Complete => {}

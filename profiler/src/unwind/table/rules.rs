@@ -12,9 +12,7 @@ use profiler_common::{
 };
 
 use super::{Unsupported, machine::State};
-
-/// The reader of a section's bytes.
-pub type Bytes<'data> = EndianSlice<'data, LittleEndian>;
+pub use crate::unwind::info::Bytes;
 
 /// The distinct rules of a table, by their number in it.
 pub struct Rules {
