@@ -133,11 +133,8 @@ impl Programs {
         match request.hook {
             HookPath::SchedExit => programs.attach_tracepoint("sched_exit", "sched_exit_tp")?,
             HookPath::FinishTaskSwitch => {
-                let name = if probe.bpf_loop {
-                    "finish_task_switch"
-                } else {
-                    "finish_task_switch_copy"
-                };
+                let name =
+                    if probe.bpf_loop { "finish_task_switch" } else { "finish_task_switch_copy" };
                 programs.attach_kprobes(name, &probe.finish_task_switch)?;
             }
             HookPath::SwitchOut => {}
