@@ -1,15 +1,21 @@
 //! Every map of the kernel side.
 
 use aya_ebpf::{
-    macros::map,
+    btf_maps::{Array as BtfArray, ArrayOfMaps},
+    macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use profiler_common::{
+    code::{
+        CHUNKS_MAX, Chunk, MAPPINGS_MAX, Mapping, PAGES_MAX, ProcessCode, RULES_MAX, TablePage,
+    },
     config::Window,
     counter::{COUNT, Counter},
     event::IntervalEvent,
-    stack::{PAGE_BYTES, USER_FRAMES, USER_SLICE_BYTES},
+    stack::{CHECK_SLICE_BYTES, PAGE_BYTES, USER_FRAMES, USER_SLICE_BYTES},
     state::{Span, ThreadState},
+    table::Rule,
+    unwind::Frame,
 };
 
 /// Threads that can be measured at once, unless the loader asks for more.
@@ -21,14 +27,19 @@ const TARGETS_MAX: u32 = 4_096;
 /// part of the user stack. One page more than the slice, so that a copy of at most a page that starts inside the slice is
 /// always in bounds, which is what the verifier can follow.
 #[repr(C)]
-pub struct Draft {
+pub struct Draft<const BYTES: usize> {
     /// The event.
     pub event: IntervalEvent,
     /// User frames, leaf first.
     pub frames: [u64; USER_FRAMES],
     /// The user stack from the stack pointer upwards.
-    pub user: [u8; USER_SLICE_BYTES + PAGE_BYTES as usize],
+    pub user: [u8; BYTES],
 }
+
+/// Bytes of a copy, and a page to spare.
+pub const SLICE_ROOM: usize = USER_SLICE_BYTES + PAGE_BYTES as usize;
+/// The same where every stack is copied to check the walk.
+pub const CHECK_ROOM: usize = CHECK_SLICE_BYTES + PAGE_BYTES as usize;
 
 /// What `sched_switch` tells the program that runs next on the same CPU, in the resumed thread,
 /// within the same context switch: that it saw the switch, and the interval that ended with it.
@@ -56,6 +67,53 @@ pub struct Due {
     pub kernel_switches: u64,
 }
 
+/// Bytes of user stack that a walk reads at once; a power of two.
+pub const WINDOW_BYTES: usize = 512;
+
+/// A walk under way.
+#[repr(C)]
+pub struct Walk {
+    /// The code of its process.
+    pub process: ProcessCode,
+    /// The mapping that was looked at last.
+    pub mapping: Mapping,
+    /// Where it is.
+    pub frame: Frame,
+    /// Frames so far.
+    pub count: u32,
+    /// How many of them were left by frame pointer.
+    pub by_frame_pointer: u32,
+    /// A [`profiler_common::stack::WalkEnd`].
+    pub end: u32,
+    /// Keeps the fields aligned.
+    pub reserved: u32,
+    /// The rule of the frame that it is at.
+    pub rule: Rule,
+    /// The word that was read last.
+    pub word: u64,
+    /// Address of the first byte in `window`.
+    pub window_at: u64,
+    /// A part of the stack, and room for a word behind its last byte.
+    pub window: [u8; WINDOW_BYTES + 8],
+}
+
+/// Bits that say which of [`FOUND`] an address belongs to.
+pub const FOUND_BITS: u32 = 11;
+
+/// What was found for an address, by one generation of a process's mappings.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Found {
+    /// The address.
+    pub lookup: u64,
+    /// The generation; 0 is none.
+    pub generation: u32,
+    /// Keeps the rule aligned.
+    pub reserved: u32,
+    /// The rule.
+    pub rule: Rule,
+}
+
 /// The boundaries of the window; the one thing that changes while the programs run.
 #[map]
 pub static WINDOW: Array<Window> = Array::with_max_entries(1, 0);
@@ -75,15 +133,49 @@ pub static DUE: PerCpuArray<Due> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where the switch-in program builds its record. Its hooks run with preemption disabled.
 #[map]
-pub static DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
+pub static DRAFT: PerCpuArray<Draft<SLICE_ROOM>> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same, by CPU, where every stack is copied to check the walk. The loader makes room for
+/// each CPU then.
+#[map]
+pub static CHECK_DRAFT: Array<Draft<CHECK_ROOM>> = Array::with_max_entries(1, 0);
 
 /// Where the sweep builds its record: one sweep at a time, and it may sleep, so not per CPU.
 #[map]
-pub static SWEEP_DRAFT: Array<Draft> = Array::with_max_entries(1, 0);
+pub static SWEEP_DRAFT: Array<Draft<SLICE_ROOM>> = Array::with_max_entries(1, 0);
 
 /// Stacks taken at switch-out, by [`crate::task::Task::key`]. The loader makes room only where that path is taken.
 #[map]
-pub static PENDING: HashMap<u64, Draft> = HashMap::with_max_entries(1, 0);
+pub static PENDING: HashMap<u64, Draft<SLICE_ROOM>> = HashMap::with_max_entries(1, 0);
+
+/// The code of each watched process, by id.
+#[map]
+pub static PROCESSES: HashMap<u32, ProcessCode> = HashMap::with_max_entries(TARGETS_MAX, 0);
+
+/// Runs of executable mappings, one for each process.
+#[map]
+pub static MAPPINGS: Array<Mapping> = Array::with_max_entries(MAPPINGS_MAX as u32, 0);
+
+/// Runs of text pages, one for each file.
+#[map]
+pub static PAGES: Array<TablePage> = Array::with_max_entries(PAGES_MAX as u32, 0);
+
+/// Rows of text pages, in arrays of one element that the user side makes as it needs them.
+#[btf_map]
+pub static ROWS: ArrayOfMaps<BtfArray<Chunk, 1>, CHUNKS_MAX> = ArrayOfMaps::new();
+
+/// The rules of all files.
+#[map]
+pub static RULES: Array<Rule> = Array::with_max_entries(RULES_MAX as u32, 0);
+
+/// The walk on this CPU.
+#[map]
+pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
+
+/// What was found on each CPU. An array by CPU and not a per-CPU one, whose values are small. The
+/// loader makes room for each CPU.
+#[map]
+pub static FOUND: Array<[Found; 1 << FOUND_BITS]> = Array::with_max_entries(1, 0);
 
 /// What was lost, by [`Counter`].
 #[map]

@@ -1,5 +1,6 @@
 //! Every chore of the project.
 
+mod bench;
 mod bless;
 mod boot;
 mod demo;
@@ -42,6 +43,9 @@ enum Chore {
         #[arg(value_parser = clap::builder::PossibleValuesParser::new(kernel_package::names()))]
         kernels: Vec<String>,
     },
+    /// Measure, in a release build
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Build the tool and let it record and explain a starving service of its own
     Demo,
     /// Rewrite the golden files with what the code writes now
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         Chore::Ebpf { check: true } => ebpf::check(),
         Chore::Test => test::run(),
         Chore::Vm { kernels } => vm::run(&kernels),
+        Chore::Bench(bench) => bench::run(&bench),
         Chore::Demo => demo::run(),
         Chore::Bless => bless::run(),
     };

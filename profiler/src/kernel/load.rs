@@ -12,6 +12,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, Iter, KProbe},
+    util::nr_cpus,
 };
 use profiler_common::{
     config::{HookPath, Window},
@@ -132,11 +133,17 @@ impl Programs {
         match request.hook {
             HookPath::SchedExit => programs.attach_tracepoint("sched_exit", "sched_exit_tp")?,
             HookPath::FinishTaskSwitch => {
-                programs.attach_kprobes("finish_task_switch", &probe.finish_task_switch)?;
+                let name =
+                    if probe.bpf_loop { "finish_task_switch" } else { "finish_task_switch_copy" };
+                programs.attach_kprobes(name, &probe.finish_task_switch)?;
             }
             HookPath::SwitchOut => {}
         }
-        programs.attach_tracepoint("sched_switch", "sched_switch")?;
+        let switch = match (request.hook, probe.bpf_loop) {
+            (HookPath::SwitchOut, true) => "sched_switch_walk",
+            _ => "sched_switch",
+        };
+        programs.attach_tracepoint(switch, "sched_switch")?;
         Ok(programs)
     }
 
@@ -295,6 +302,8 @@ fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
     // program, the trampoline and `__schedule`; in a kprobe the probed function and `__schedule`.
     let skip: u32 = if request.hook == HookPath::FinishTaskSwitch { 2 } else { 3 };
     let pending = if request.hook == HookPath::SwitchOut { request.kept_stacks_max } else { 1 };
+    let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot tell the number of CPUs")?;
+    let cpus = u32::try_from(cpus).context("there are too many CPUs")?;
     let globals: Vec<(&str, u32)> = [
         ("HOOK_PATH", request.hook as u32),
         ("ONLY_TGID", only_tgid),
@@ -316,7 +325,8 @@ fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries("EVENTS", request.ring_bytes)
         .map_max_entries("THREADS", request.threads_max)
-        .map_max_entries("PENDING", pending);
+        .map_max_entries("PENDING", pending)
+        .map_max_entries("FOUND", cpus);
     for (name, value) in &globals {
         loader.override_global(name, value, true);
     }

@@ -121,7 +121,7 @@ impl CodeMap {
     pub fn walk(
         &mut self,
         pid: Pid,
-        regs: WalkRegs,
+        regs: &WalkRegs,
         stack: &[u8],
         at: Ktime,
         facts: &mut Vec<Record>,
@@ -131,13 +131,13 @@ impl CodeMap {
         }
         let process = self.processes.entry(pid).or_default();
         let mut walk = process.space.walk(regs, stack);
-        if let WalkEnd::Unmapped(address) = walk.end
+        if let WalkEnd::NoMapping(address) = walk.end
             && process.may_have_changed(address, at)
         {
             self.refresh(pid, at, facts);
             let process = self.processes.entry(pid).or_default();
             walk = process.space.walk(regs, stack);
-            if let WalkEnd::Unmapped(address) = walk.end {
+            if let WalkEnd::NoMapping(address) = walk.end {
                 process.unexplained.insert(address, Instant::now());
             }
         }
@@ -145,8 +145,13 @@ impl CodeMap {
         let frames = walk.frames.iter().map(|frame| process.place(*frame)).collect();
         let end = match walk.end {
             WalkEnd::Complete => StackEnd::Complete,
-            WalkEnd::Truncated => StackEnd::Truncated,
-            WalkEnd::Broken | WalkEnd::Unmapped(_) => StackEnd::Broken,
+            WalkEnd::TooDeep | WalkEnd::SliceTooShort => StackEnd::Truncated,
+            WalkEnd::NoMapping(_)
+            | WalkEnd::Unsupported
+            | WalkEnd::Unreadable
+            | WalkEnd::NotAdvancing
+            | WalkEnd::RegisterLost
+            | WalkEnd::BadFramePointer => StackEnd::Broken,
         };
         (frames, end)
     }

@@ -264,7 +264,11 @@ impl Collector {
     fn record(&mut self, interval: Interval) -> Result<(), WriteError> {
         self.tally.intervals += 1;
         self.tally.waiting += interval.wake.since(interval.out);
-        self.append(Record::Interval(interval))
+        let appended = self.append(Record::Interval(interval));
+        if appended.is_err() {
+            self.lose(Counter::IntervalsRefused);
+        }
+        appended
     }
 
     /// The stacks of an event, walked and given their numbers.
@@ -280,14 +284,9 @@ impl Collector {
         if event.flags & HAS_REGS == 0 {
             return Ok((None, kernel_stack));
         }
-        let regs = WalkRegs {
-            ip: Avma(event.regs.ip),
-            sp: Avma(event.regs.sp),
-            bp: Avma(event.regs.bp),
-            in_syscall: event.regs.orig_ax >= 0,
-        };
+        let regs = WalkRegs::of(&event.regs);
         let mut facts = std::mem::take(&mut self.scratch);
-        let (frames, end) = self.code.walk(Pid(event.tgid), regs, user.slice, at, &mut facts);
+        let (frames, end) = self.code.walk(Pid(event.tgid), &regs, user.slice, at, &mut facts);
         self.append_all(facts)?;
         match end {
             StackEnd::Complete => {}

@@ -27,7 +27,6 @@ mod window;
 use std::{
     collections::HashMap,
     ffi::OsString,
-    io::Write as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -55,6 +54,7 @@ use crate::{
     },
     symbols::{self, SymbolOptions},
     target::{self, Process},
+    terminal::say,
     units::{Nanos, Pid},
 };
 
@@ -356,11 +356,6 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// A closed standard error is no reason not to record.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Looks up every name while the target may still live.
