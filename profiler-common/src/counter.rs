@@ -29,6 +29,8 @@ macro_rules! counters {
 counters! {
     /// Intervals that found the ring buffer full; their time is kept, as unknown.
     IntervalsDropped = "intervals_dropped",
+    /// Intervals that the recording had no room for; their time is kept, as unknown.
+    IntervalsRefused = "intervals_refused",
     /// Process events that found the ring buffer full.
     EventsDropped = "events_dropped",
     /// Threads that found the state map full and were not measured.

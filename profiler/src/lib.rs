@@ -15,9 +15,10 @@
 //! | [`render`] | a report to bytes | adds meaning, opens files |
 //!
 //! Two pipelines know many rooms: [`record`] (target to recording) and [`report`] (recording to
-//! bytes). [`units`] and [`failure`] are known to all.
+//! bytes). [`units`], [`failure`] and [`terminal`] are known to all.
 
 pub mod failure;
+pub mod terminal;
 pub mod units;
 
 pub mod analysis;

@@ -11,10 +11,10 @@ use std::{
 use anyhow::Context as _;
 use object::read::ReadCache;
 
-use super::shown;
 use crate::{
     render::{count, share, time},
     target::{self, ExecMapping, MappingKind},
+    terminal::printable,
     units::Pid,
     unwind::{CodeFile, Table},
 };
@@ -91,12 +91,12 @@ fn tabled(name: String, code: &CodeFile) -> Code {
 /// Prints tables, and their sum if they are several.
 pub fn describe(modules: &[Code], out: &mut dyn Write) -> anyhow::Result<()> {
     for code in modules {
-        writeln!(out, "{}", shown(&code.name))?;
+        writeln!(out, "{}", printable(&code.name))?;
         match &code.tabled {
             Ok(Tabled { table, took }) => module(code.bytes, table, *took, out)?,
             Err(why) => {
                 writeln!(out, "  text         {} bytes", count(code.bytes))?;
-                writeln!(out, "  table        none: {}", shown(why))?;
+                writeln!(out, "  table        none: {}", printable(why))?;
             }
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, Iter, KProbe},
     util::nr_cpus,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The kernel side, as `cargo xtask ebpf` built it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../profiler-ebpf/prebuilt/profiler-ebpf.o"
 ));
@@ -119,7 +119,7 @@ impl Programs {
 
     fn try_load(probe: &Probe, request: &Request) -> Result<Self> {
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-        let mut ebpf = load_object(probe, request, &btf)?;
+        let mut ebpf = load_object(probe, request, &btf, VerifierLogLevel::default())?;
         let mut window: Array<_, Window> = map(&mut ebpf, "WINDOW")?;
         window.set(0, Window::CLOSED, 0).context("cannot write the window")?;
         let mut programs = Self { ebpf, btf, has_sweep: probe.sleepable_iter };
@@ -148,6 +148,11 @@ impl Programs {
         };
         programs.attach_tracepoint(switch, "sched_switch")?;
         Ok(programs)
+    }
+
+    /// The names of the programs that the kernel was given.
+    pub(super) fn loaded(&self) -> impl Iterator<Item = &str> {
+        self.ebpf.programs().filter(|(_, program)| program.fd().is_ok()).map(|(name, _)| name)
     }
 
     /// Watches processes that exist already, beside those that are forked from now on.
@@ -316,7 +321,14 @@ impl Programs {
     }
 }
 
-fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
+/// The object with its maps made and its globals set, and no program loaded yet. `words` is what
+/// the verifier is to say of a program that fails.
+pub(super) fn load_object(
+    probe: &Probe,
+    request: &Request,
+    btf: &Btf,
+    words: VerifierLogLevel,
+) -> Result<Ebpf> {
     let only_tgid = if request.children { 0 } else { request.target.0 };
     // What `bpf_get_stack` puts before the caller of the scheduler: in a BTF tracepoint the
     // program, the trampoline and `__schedule`; in a kprobe the probed function and `__schedule`.
@@ -341,6 +353,7 @@ fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(btf))
+        .verifier_log_level(words)
         .override_global("MIN_BLOCK_NS", &request.min_block.0, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries("EVENTS", request.ring_bytes)

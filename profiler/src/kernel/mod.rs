@@ -11,6 +11,7 @@
 //! - [`usage`]: what the programs and maps cost.
 //! - [`tables`]: the maps that the walk of user stacks goes by.
 //! - [`mmaps`]: executable mappings as they are made.
+//! - [`verifier`]: what the kernel's verifier makes of each program.
 //! - [`events`]: the bytes of the ring buffer as records.
 
 pub mod barrier;
@@ -23,6 +24,7 @@ pub mod readiness;
 pub mod stats;
 pub mod tables;
 pub mod usage;
+pub mod verifier;
 
 pub use events::Event;
 pub use load::{Programs, Request};

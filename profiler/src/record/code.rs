@@ -283,7 +283,7 @@ impl CodeMap {
     pub fn walk(
         &mut self,
         pid: Pid,
-        regs: WalkRegs,
+        regs: &WalkRegs,
         stack: &[u8],
         captured: Ktime,
         facts: &mut Vec<Record>,
@@ -297,14 +297,19 @@ impl CodeMap {
             self.refresh(pid, captured, facts);
             let process = self.processes.entry(pid).or_default();
             (end, placed) = process.walk(regs, stack, captured);
-            if let WalkEnd::Unmapped(address) = end {
+            if let WalkEnd::NoMapping(address) = end {
                 process.unexplained.note(address, super::clock::now());
             }
         }
         let end = match end {
             WalkEnd::Complete => StackEnd::Complete,
-            WalkEnd::Truncated => StackEnd::Truncated,
-            WalkEnd::Broken | WalkEnd::Unmapped(_) => StackEnd::Broken,
+            WalkEnd::TooDeep | WalkEnd::SliceTooShort => StackEnd::Truncated,
+            WalkEnd::NoMapping(_)
+            | WalkEnd::Unsupported
+            | WalkEnd::Unreadable
+            | WalkEnd::NotAdvancing
+            | WalkEnd::RegisterLost
+            | WalkEnd::BadFramePointer => StackEnd::Broken,
         };
         (placed, end)
     }
@@ -394,7 +399,7 @@ impl ProcessCode {
         }
     }
 
-    fn walk(&mut self, regs: WalkRegs, stack: &[u8], captured: Ktime) -> (WalkEnd, Placed) {
+    fn walk(&mut self, regs: &WalkRegs, stack: &[u8], captured: Ktime) -> (WalkEnd, Placed) {
         let walk = self.space.walk(regs, stack);
         let Some(current) = self.history.current() else {
             return (walk.end, Placed::Sure(Vec::new()));
@@ -419,7 +424,7 @@ impl ProcessCode {
         let is_older = self.refreshed.is_none_or(|refreshed| refreshed <= captured);
         let helps = match (placed, end) {
             (Placed::Doubtful(_), _) => true,
-            (_, WalkEnd::Unmapped(address)) => {
+            (_, WalkEnd::NoMapping(address)) => {
                 self.unexplained.is_worth_reading(address, super::clock::now())
             }
             _ => false,

@@ -284,7 +284,11 @@ impl Collector {
     fn record(&mut self, interval: Interval) -> Result<(), WriteError> {
         self.tally.intervals += 1;
         self.tally.waiting += interval.wake.since(interval.out);
-        self.append(Record::Interval(interval))
+        let appended = self.append(Record::Interval(interval));
+        if appended.is_err() {
+            self.lose(Counter::IntervalsRefused);
+        }
+        appended
     }
 
     /// The stacks of an event, walked and given their numbers.

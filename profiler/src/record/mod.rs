@@ -27,7 +27,6 @@ mod window;
 use std::{
     collections::HashMap,
     ffi::OsString,
-    io::Write as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -39,6 +38,7 @@ use profiler_common::{config::HookPath, counter::Counter};
 use tokio::{io::unix::AsyncFd, sync::watch, time::MissedTickBehavior};
 
 pub use command::run;
+pub(crate) use session::hook_name;
 
 use self::{
     collect::Collector,
@@ -55,6 +55,7 @@ use crate::{
     },
     symbols::{self, SymbolOptions},
     target::{self, Process},
+    terminal::say,
     units::{Nanos, Pid},
 };
 
@@ -356,11 +357,6 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// A closed standard error is no reason not to record.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Looks up every name while the target may still live.

@@ -3,16 +3,15 @@
 use std::{ops::Range, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use framehop::ExplicitModuleSectionInfo;
 use object::{
     Object as _, ObjectSection as _, ObjectSegment as _, ReadRef, SegmentFlags, elf::PF_X,
 };
 
-use super::table::{Sources, Table};
+use super::{
+    info::{Section, UnwindInfo},
+    table::{Sources, Table},
+};
 use crate::units::{Avma, FileOffset, Svma};
-
-/// Bytes of a section, shared by every process that maps the file.
-pub type SectionBytes = Arc<[u8]>;
 
 /// An executable segment of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +21,11 @@ struct Segment {
     svma: u64,
 }
 
-/// The unwind information of one ELF file.
+/// The unwind information of one ELF file, shared by every process that maps the file.
 #[derive(Clone, Debug)]
 pub struct CodeFile {
     segments: Vec<Segment>,
-    sections: ExplicitModuleSectionInfo<SectionBytes>,
+    info: Arc<UnwindInfo>,
 }
 
 impl CodeFile {
@@ -36,7 +35,7 @@ impl CodeFile {
     /// If the bytes are not an ELF file.
     pub fn parse<'data>(data: impl ReadRef<'data>) -> Result<Self> {
         let file = object::File::parse(data).context("not an ELF file")?;
-        let segments = file
+        let segments: Vec<Segment> = file
             .segments()
             .filter(|segment| {
                 matches!(segment.flags(), SegmentFlags::Elf { p_flags } if p_flags & PF_X != 0)
@@ -46,25 +45,22 @@ impl CodeFile {
                 Segment { offset, bytes, svma: segment.address() }
             })
             .collect();
-        let range = |name: &str| -> Option<Range<u64>> {
+        let at = |name: &str| Some(Svma(file.section_by_name(name)?.address()));
+        let section = |name: &str| -> Option<Section> {
             let section = file.section_by_name(name)?;
-            Some(section.address()..section.address() + section.size())
+            let bytes = section.uncompressed_data().ok()?.into_owned().into_boxed_slice();
+            (!bytes.is_empty()).then(|| Section { at: Svma(section.address()), bytes })
         };
-        let bytes = |name: &str| -> Option<SectionBytes> {
-            let data = file.section_by_name(name)?.uncompressed_data().ok()?;
-            (!data.is_empty()).then(|| data.into_owned().into())
+        let info = UnwindInfo {
+            text: segments.iter().map(Segment::range).collect(),
+            eh_frame: section(".eh_frame"),
+            eh_frame_hdr: section(".eh_frame_hdr"),
+            debug_frame: section(".debug_frame"),
+            text_at: at(".text"),
+            got_at: at(".got"),
+            ..UnwindInfo::default()
         };
-        let sections = ExplicitModuleSectionInfo {
-            text_svma: range(".text"),
-            got_svma: range(".got"),
-            eh_frame_svma: range(".eh_frame"),
-            eh_frame: bytes(".eh_frame"),
-            eh_frame_hdr_svma: range(".eh_frame_hdr"),
-            eh_frame_hdr: bytes(".eh_frame_hdr"),
-            debug_frame: bytes(".debug_frame"),
-            ..ExplicitModuleSectionInfo::default()
-        };
-        Ok(Self { segments, sections })
+        Ok(Self { segments, info: Arc::new(info) })
     }
 
     /// What must be added to an address of the file to get the address in memory, for a mapping
@@ -88,36 +84,31 @@ impl CodeFile {
 
     /// The compact table that says what the sections say.
     pub fn table(&self) -> Table {
-        let at = |range: &Option<Range<u64>>| range.as_ref().map(|range| Svma(range.start));
-        let ExplicitModuleSectionInfo {
-            eh_frame,
-            debug_frame,
-            eh_frame_svma,
-            text_svma,
-            got_svma,
-            ..
-        } = &self.sections;
+        let UnwindInfo { text, eh_frame, debug_frame, text_at, got_at, .. } = &*self.info;
         Table::build(&Sources {
-            text: self.text(),
-            eh_frame: eh_frame.as_deref(),
-            debug_frame: debug_frame.as_deref(),
-            eh_frame_at: at(eh_frame_svma),
-            text_at: at(text_svma),
-            got_at: at(got_svma),
+            text: text.clone(),
+            eh_frame: eh_frame.as_ref().map(|section| &*section.bytes),
+            debug_frame: debug_frame.as_ref().map(|section| &*section.bytes),
+            eh_frame_at: eh_frame.as_ref().map(|section| section.at),
+            text_at: *text_at,
+            got_at: *got_at,
         })
     }
 
     /// The addresses of the executable segments.
     pub fn text(&self) -> Vec<Range<Svma>> {
-        let range = |segment: &Segment| {
-            Svma(segment.svma)..Svma(segment.svma.saturating_add(segment.bytes))
-        };
-        self.segments.iter().map(range).collect()
+        self.info.text.clone()
     }
 
-    /// The sections in the shape that framehop wants.
-    pub(super) fn sections(&self) -> ExplicitModuleSectionInfo<SectionBytes> {
-        self.sections.clone()
+    /// What its sections say.
+    pub fn info(&self) -> &Arc<UnwindInfo> {
+        &self.info
+    }
+}
+
+impl Segment {
+    fn range(&self) -> Range<Svma> {
+        Svma(self.svma)..Svma(self.svma.saturating_add(self.bytes))
     }
 }
 
@@ -135,7 +126,7 @@ mod tests {
     fn code(segments: &[(u64, u64, u64)]) -> CodeFile {
         let segments =
             segments.iter().map(|&(offset, bytes, svma)| Segment { offset, bytes, svma }).collect();
-        CodeFile { segments, sections: ExplicitModuleSectionInfo::default() }
+        CodeFile { segments, info: Arc::default() }
     }
 
     #[test]
@@ -158,7 +149,7 @@ mod tests {
     fn our_own_program_has_unwind_information() {
         let bytes = std::fs::read("/proc/self/exe").unwrap();
         let code = CodeFile::parse(bytes.as_slice()).unwrap();
-        assert!(code.sections.eh_frame.is_some() && !code.segments.is_empty());
+        assert!(code.info.eh_frame.is_some() && !code.segments.is_empty());
         assert!(CodeFile::parse([0_u8; 64].as_slice()).is_err());
     }
 }

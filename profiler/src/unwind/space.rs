@@ -1,41 +1,44 @@
 //! The code mapped in one process, and the walk of a stack through it.
 
-use std::{collections::BTreeMap, fmt, ops::Range};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use framehop::{
-    Error, FrameAddress, Module, Unwinder as _,
-    x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64},
+use profiler_common::{
+    event::UserRegs,
+    stack::USER_FRAMES,
+    unwind::{Failure, Position},
 };
 
-use super::code::{CodeFile, SectionBytes};
+use super::{
+    code::CodeFile,
+    frame::{Frame, Leaver, Step},
+    info::UnwindInfo,
+    registers::Registers,
+};
 use crate::units::Avma;
 
-/// Frames that one walk yields at most.
-const FRAMES_MAX: usize = 1024;
-
 /// The executable mappings of one process.
+#[derive(Debug, Default)]
 pub struct AddressSpace {
-    unwinder: UnwinderX86_64<SectionBytes>,
-    cache: CacheX86_64,
-    /// First address after each executable mapping, by its first address.
-    mapped: BTreeMap<u64, u64>,
+    /// By their first address.
+    mapped: BTreeMap<u64, Mapped>,
+    leaver: Leaver,
 }
 
-impl fmt::Debug for AddressSpace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AddressSpace").field("mapped", &self.mapped).finish_non_exhaustive()
-    }
+#[derive(Clone, Debug)]
+struct Mapped {
+    /// The first address after it.
+    end: u64,
+    /// That of [`CodeFile::bias`].
+    bias: u64,
+    /// `None` for memory that is no file, and for a file that has none.
+    info: Option<Arc<UnwindInfo>>,
 }
 
 /// The registers that a walk starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalkRegs {
-    /// Instruction pointer.
-    pub ip: Avma,
-    /// Stack pointer.
-    pub sp: Avma,
-    /// Frame pointer register.
-    pub bp: Avma,
+    /// All of them.
+    pub registers: Registers,
     /// The instruction pointer is that of a syscall, which lies behind its instruction.
     pub in_syscall: bool,
 }
@@ -56,87 +59,127 @@ pub struct Walk {
     pub frames: Vec<WalkedFrame>,
     /// How it ended.
     pub end: WalkEnd,
+    /// How many of the frames were found by the conventions that code without unwind information
+    /// is taken to keep to.
+    pub by_frame_pointer: u32,
 }
 
-/// How a walk ended.
+/// How a walk ended: as [`profiler_common::stack::WalkEnd`] says it of the walk in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkEnd {
-    /// At a rule that says the outermost frame was reached.
+    /// At a frame that is the outermost one by its unwind information.
     Complete,
-    /// It needed stack bytes beyond those that were copied, or more frames than one walk yields.
-    Truncated,
-    /// At a frame whose caller could not be found.
-    Broken,
+    /// There are more than [`USER_FRAMES`] frames.
+    TooDeep,
+    /// It needed stack bytes beyond those that were copied.
+    SliceTooShort,
     /// At an address in none of the mappings that are known here.
-    Unmapped(Avma),
+    NoMapping(Avma),
+    /// The unwind information is damaged, or says what is not understood.
+    Unsupported,
+    /// It needed memory that is not part of the stack from the stack pointer upwards.
+    Unreadable,
+    /// The caller's stack pointer would not be above its frame's.
+    NotAdvancing,
+    /// It needed a register whose value is lost.
+    RegisterLost,
+    /// A frame pointer is none: not aligned, or below the stack pointer.
+    BadFramePointer,
 }
 
-impl Default for AddressSpace {
-    fn default() -> Self {
-        Self { unwinder: UnwinderX86_64::new(), cache: CacheX86_64::new(), mapped: BTreeMap::new() }
+impl WalkRegs {
+    /// Those of an event.
+    pub fn of(regs: &UserRegs) -> Self {
+        Self { registers: Registers::of(regs), in_syscall: regs.orig_ax >= 0 }
     }
 }
 
 impl AddressSpace {
     /// Forgets every mapping.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.mapped.clear();
     }
 
     /// Adds an executable mapping of a file. `bias` is that of [`CodeFile::bias`].
     pub fn map_file(&mut self, range: Range<Avma>, bias: u64, code: &CodeFile) {
-        let range = range.start.0..range.end.0;
-        self.mapped.insert(range.start, range.end);
-        let module = Module::new(String::new(), range, bias, code.sections());
-        self.unwinder.add_module(module);
+        let info = (!code.info().is_empty()).then(|| code.info().clone());
+        self.mapped.insert(range.start.0, Mapped { end: range.end.0, bias, info });
     }
 
     /// Adds an executable mapping without unwind information: its frames are left by frame
     /// pointer.
     pub fn map_memory(&mut self, range: Range<Avma>) {
-        self.mapped.insert(range.start.0, range.end.0);
+        self.mapped.insert(range.start.0, Mapped { end: range.end.0, bias: 0, info: None });
     }
 
-    /// Walks a stack of which `stack` are the bytes from `regs.sp` upwards.
+    /// Walks a stack of which `stack` are the bytes from the stack pointer upwards.
+    pub fn walk(&mut self, regs: &WalkRegs, stack: &[u8]) -> Walk {
+        let sp = Frame { registers: regs.registers, position: Position::Interrupted }.sp();
+        let read = |address: u64| {
+            let at = usize::try_from(address.checked_sub(sp)?).ok()?;
+            stack.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
+        };
+        self.walk_in(regs, sp, &read)
+    }
+
+    /// Walks a stack in memory of which `read` reads 8 bytes. What it cannot read from `copied_from`
+    /// upwards was not copied.
     ///
-    /// Every address after the first must lie in a known executable mapping: where there is no
-    /// unwind information the walk follows frame pointers, and this is what tells a frame from a
-    /// number that happens to lie on the stack.
-    pub fn walk(&mut self, regs: WalkRegs, stack: &[u8]) -> Walk {
-        let Self { unwinder, cache, mapped } = self;
-        let base = regs.sp.0;
-        let mut beyond = false;
-        let mut read = |address: u64| {
-            let at = address.checked_sub(base).and_then(|at| usize::try_from(at).ok());
-            let word = at.and_then(|at| stack.get(at..at.checked_add(8)?)?.try_into().ok());
-            beyond |= word.is_none() && address >= base;
-            word.map(u64::from_le_bytes).ok_or(())
-        };
-        // Behind a `syscall` that ends its function another function may begin.
-        let ip = regs.ip.0.wrapping_sub(u64::from(regs.in_syscall));
-        let start = UnwindRegsX86_64::new(ip, regs.sp.0, regs.bp.0);
-        let mut frames = Vec::with_capacity(32);
-        let mut steps = unwinder.iter_frames(ip, start, cache, &mut read);
-        let end = loop {
-            match steps.next() {
-                Ok(Some(_)) if frames.len() == FRAMES_MAX => break WalkEnd::Truncated,
-                Ok(Some(address)) => {
-                    let (address, is_return_address) = match address {
-                        FrameAddress::InstructionPointer(_) => (regs.ip, regs.in_syscall),
-                        FrameAddress::ReturnAddress(address) => (Avma(address.get()), true),
-                    };
-                    let frame = WalkedFrame { address, is_return_address };
-                    if !is_mapped(mapped, frame.lookup()) {
-                        break WalkEnd::Unmapped(frame.address);
-                    }
-                    frames.push(frame);
+    /// Every address must lie in a known executable mapping: where there is no unwind information
+    /// the walk follows frame pointers, and this is what tells a frame from a number that happens
+    /// to lie on the stack.
+    pub fn walk_in(
+        &mut self,
+        regs: &WalkRegs,
+        copied_from: u64,
+        read: &dyn Fn(u64) -> Option<u64>,
+    ) -> Walk {
+        let Self { mapped, leaver } = self;
+        let position = if regs.in_syscall { Position::Syscall } else { Position::Interrupted };
+        let mut frame = Frame { registers: regs.registers, position };
+        let mut walk =
+            Walk { frames: Vec::with_capacity(32), end: WalkEnd::TooDeep, by_frame_pointer: 0 };
+        let mut supposed = false;
+        while walk.frames.len() < USER_FRAMES {
+            let address = Avma(frame.ip());
+            let Some(Mapped { bias, info, .. }) = mapping_of(mapped, frame.lookup()) else {
+                walk.end = WalkEnd::NoMapping(address);
+                break;
+            };
+            let is_return_address = frame.position != Position::Interrupted;
+            walk.frames.push(WalkedFrame { address, is_return_address });
+            walk.by_frame_pointer += u32::from(supposed);
+            let step = leaver.leave(info.as_deref(), *bias, &frame, read);
+            supposed = matches!(step, Step::Supposed(_));
+            frame = match step {
+                Step::To(caller) | Step::Supposed(caller) => caller,
+                Step::Outermost => {
+                    walk.end = WalkEnd::Complete;
+                    break;
                 }
-                Ok(None) => break WalkEnd::Complete,
-                Err(Error::CouldNotReadStack(_)) if beyond => break WalkEnd::Truncated,
-                Err(_) => break WalkEnd::Broken,
-            }
-        };
-        Walk { frames, end }
+                Step::BadFramePointer => {
+                    walk.end = WalkEnd::BadFramePointer;
+                    break;
+                }
+                Step::Failed(failure) => {
+                    walk.end = WalkEnd::of(failure, copied_from);
+                    break;
+                }
+            };
+        }
+        walk
+    }
+}
+
+impl WalkEnd {
+    fn of(failure: Failure, copied_from: u64) -> Self {
+        match failure {
+            Failure::Unreadable(address) if address >= copied_from => Self::SliceTooShort,
+            Failure::Unreadable(_) => Self::Unreadable,
+            Failure::Unsupported => Self::Unsupported,
+            Failure::NotAdvancing => Self::NotAdvancing,
+            Failure::RegisterLost => Self::RegisterLost,
+        }
     }
 }
 
@@ -147,56 +190,61 @@ impl WalkedFrame {
     }
 }
 
-fn is_mapped(mapped: &BTreeMap<u64, u64>, address: Avma) -> bool {
-    mapped.range(..=address.0).next_back().is_some_and(|(_, &end)| address.0 < end)
+fn mapping_of(mapped: &BTreeMap<u64, Mapped>, address: Avma) -> Option<&Mapped> {
+    let (_, mapping) = mapped.range(..=address.0).next_back()?;
+    (address.0 < mapping.end).then_some(mapping)
 }
 
 #[cfg(test)]
 mod tests {
+    use profiler_common::event::UserRegs;
+
     use super::*;
 
-    // Frame-pointer frames in memory without unwind information:
+    // Frame-pointer frames in memory without unwind information, in a leaf that has returned an
+    // address and keeps nothing else on the stack:
     //
-    //   sp=0x1000: [saved bp 0x1010][return 0x5001] | 0x1010: [saved bp 0][return 0x9001]
-    fn stack() -> Vec<u8> {
-        ending_with(0)
-    }
-
+    //   sp=0x1000: [return 0x5001] | bp=0x1008: [saved bp 0x1018][return 0x5101]
+    //   0x1018: [saved bp][return 0x9001]
     fn ending_with(bp: u64) -> Vec<u8> {
-        [0x1010_u64, 0x5001, bp, 0x9001].iter().flat_map(|word| word.to_le_bytes()).collect()
+        let words = [0x5001_u64, 0x1018, 0x5101, bp, 0x9001];
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    fn walk(space: &mut AddressSpace, stack: &[u8]) -> (Vec<u64>, WalkEnd) {
-        let regs =
-            WalkRegs { ip: Avma(0x4000), sp: Avma(0x1000), bp: Avma(0x1000), in_syscall: true };
-        let walk = space.walk(regs, stack);
-        (walk.frames.iter().map(|frame| frame.address.0).collect(), walk.end)
+    fn check(mapped: &[Range<u64>], stack: &[u8], expected: &[u64], end: WalkEnd) {
+        let mut space = AddressSpace::default();
+        for range in mapped {
+            space.map_memory(Avma(range.start)..Avma(range.end));
+        }
+        let regs = UserRegs { ip: 0x4000, sp: 0x1000, bp: 0x1008, ..UserRegs::default() };
+        let walk = space.walk(&WalkRegs::of(&regs), stack);
+        let frames: Vec<u64> = walk.frames.iter().map(|frame| frame.address.0).collect();
+        assert_eq!((frames.as_slice(), walk.end), (expected, end));
+        assert_eq!(walk.by_frame_pointer as usize, frames.len().saturating_sub(1));
     }
+
+    const CODE: Range<u64> = 0x3f00..0x6000;
+    const MORE: Range<u64> = 0x9000..0xa000;
 
     #[test]
     fn a_frame_outside_of_every_mapping_ends_the_walk() {
-        let mut space = AddressSpace::default();
-        space.map_memory(Avma(0x3f00)..Avma(0x6000));
-        let (frames, end) = walk(&mut space, &stack());
-        assert_eq!((frames, end), (vec![0x4000, 0x5001], WalkEnd::Unmapped(Avma(0x9001))));
+        let end = WalkEnd::NoMapping(Avma(0x9001));
+        check(&[CODE], &ending_with(0x1028), &[0x4000, 0x5001, 0x5101], end);
+        check(&[], &ending_with(0x1028), &[], WalkEnd::NoMapping(Avma(0x4000)));
     }
 
     #[test]
-    fn a_walk_that_needs_more_stack_than_was_copied_is_truncated() {
-        let mut space = AddressSpace::default();
-        space.map_memory(Avma(0x3f00)..Avma(0x6000));
-        let (frames, end) = walk(&mut space, &stack()[..16]);
-        assert_eq!((frames, end), (vec![0x4000, 0x5001], WalkEnd::Truncated));
+    fn a_walk_that_needs_more_stack_than_was_copied_says_so() {
+        let stack = ending_with(0x1028);
+        check(&[CODE], &stack[..24], &[0x4000, 0x5001, 0x5101], WalkEnd::SliceTooShort);
+        check(&[CODE, MORE], &stack, &[0x4000, 0x5001, 0x5101, 0x9001], WalkEnd::SliceTooShort);
     }
 
     #[test]
-    fn a_frame_pointer_that_leads_down_breaks_the_walk_and_a_null_one_ends_it() {
-        let mut space = AddressSpace::default();
-        space.map_memory(Avma(0x3f00)..Avma(0x6000));
-        space.map_memory(Avma(0x9000)..Avma(0xa000));
-        let (frames, end) = walk(&mut space, &ending_with(0xff0));
-        assert_eq!((frames, end), (vec![0x4000, 0x5001, 0x9001], WalkEnd::Broken));
-        let (frames, end) = walk(&mut space, &ending_with(0));
-        assert_eq!((frames, end), (vec![0x4000, 0x5001, 0x9001], WalkEnd::Complete));
+    fn a_frame_pointer_that_is_none_ends_the_walk() {
+        for bp in [0, 0xff0, 0x1029] {
+            let frames = [0x4000, 0x5001, 0x5101, 0x9001];
+            check(&[CODE, MORE], &ending_with(bp), &frames, WalkEnd::BadFramePointer);
+        }
     }
 }

@@ -1,9 +1,8 @@
-//! Unwind tables against two others who read the same unwind information: gimli, row by row, and
-//! framehop, stack by stack.
+//! Unwind tables against the walk with all registers, which reads the same unwind information by
+//! other code: row by row, and stack by stack.
 
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
-mod oracle;
 mod rows;
 mod stacks;
 mod traced;

@@ -1,5 +1,5 @@
-//! Row by row: a step by the table's rule gives the registers that gimli's evaluation of the row
-//! gives, at the first and last address of every row.
+//! Row by row: a step by the table's rule gives the registers that a step by the row itself gives,
+//! at the first and last address of every row.
 
 use std::{
     collections::BTreeMap,
@@ -10,11 +10,15 @@ use std::{
 use gimli::{CieOrFde, EhFrame, UnwindContext, UnwindSection as _, X86_64};
 use profiler_common::{
     table::CfaKind,
-    unwind::{Frame, Position, Step, step},
+    unwind::{self, Failure, Position, step},
 };
-use stallscope::{units::Svma, unwind::CodeFile};
-
-use crate::oracle::{Evaluator, Registers, UnwindInfo};
+use stallscope::{
+    units::Svma,
+    unwind::{
+        CodeFile, Registers,
+        frame::{Frame, Leaver, Step},
+    },
+};
 
 /// Registers in which no two results are the same by chance.
 const SP: u64 = 0x7ffe_0000_1230;
@@ -27,47 +31,55 @@ fn memory(address: u64) -> u64 {
 }
 
 /// Compares all rows of a file; returns how many, and how many of them no rule can say.
-fn compare(bytes: &[u8]) -> (u64, BTreeMap<&'static str, u64>) {
-    let table = CodeFile::parse(bytes).unwrap().table();
-    let info = UnwindInfo::of(bytes);
-    let (section, bases) = (info.section(), &info.bases);
+fn compare(bytes: &[u8]) -> (u64, BTreeMap<String, u64>) {
+    let code = CodeFile::parse(bytes).unwrap();
+    let (table, info) = (code.table(), code.info());
+    let (section, bases) = (info.eh_frame_reader(), info.bases());
+    let mut leaver = Leaver::default();
     let mut context = UnwindContext::new();
     let (mut rows, mut unsupported) = (0, BTreeMap::new());
-    let mut entries = section.entries(bases);
+    let mut entries = section.entries(&bases);
     while let Some(entry) = entries.next().unwrap() {
         let CieOrFde::Fde(function) = entry else { continue };
-        let function = function.parse(EhFrame::cie_from_offset);
-        let function = function.unwrap();
-        let encoding = function.cie().encoding();
-        let mut of_function = function.rows(&section, bases, &mut context).unwrap();
+        let function = function.parse(EhFrame::cie_from_offset).unwrap();
+        let mut of_function = function.rows(&section, &bases, &mut context).unwrap();
         while let Some(row) = of_function.next_row().unwrap() {
             if row.start_address() >= row.end_address() {
                 continue;
             }
             rows += 1;
             for ip in [row.start_address(), row.end_address() - 1] {
+                // What a rule cannot say needs another register, which is lost here.
                 let mut registers = Registers::default();
-                registers[usize::from(X86_64::RSP.0)] = Some(SP);
-                registers[usize::from(X86_64::RBP.0)] = Some(BP);
-                registers[usize::from(X86_64::RDI.0)] = Some(DI);
-                registers[usize::from(X86_64::RA.0)] = Some(ip);
+                registers.set(X86_64::RSP, Some(SP));
+                registers.set(X86_64::RBP, Some(BP));
+                registers.set(X86_64::RDI, Some(DI));
+                registers.set(X86_64::RA, Some(ip));
+                let frame = Frame { registers, position: Position::Interrupted };
                 let memory = |address| Some(memory(address));
-                let evaluator = Evaluator { section: &section, encoding, registers, memory };
-                let expected = evaluator.caller(row).map(|caller| {
-                    let of = |register: gimli::Register| caller?[usize::from(register.0)];
-                    Some((of(X86_64::RA)?, of(X86_64::RSP)?, of(X86_64::RBP)?))
-                });
-                let frame = Frame { ip, sp: SP, bp: BP, di: DI, position: Position::Interrupted };
+                let expected = match leaver.leave(Some(info), 0, &frame, &memory) {
+                    Step::To(caller) => {
+                        Ok(Some((caller.ip(), caller.sp(), caller.registers.get(X86_64::RBP))))
+                    }
+                    Step::Outermost => Ok(None),
+                    Step::Failed(failure) => Err(failure),
+                    other => panic!("{other:?} at {ip:#x}"),
+                };
+                let frame =
+                    unwind::Frame { ip, sp: SP, bp: BP, di: DI, position: Position::Interrupted };
                 let rule = table.rule_at(Svma(ip)).unwrap();
                 if rule.cfa == CfaKind::Unsupported {
-                    let why = expected.expect_err("gimli can say what the table cannot");
-                    *unsupported.entry(why).or_default() += 1;
+                    let why = expected.expect_err("the row can be followed and the rule cannot");
+                    assert_eq!(why, Failure::RegisterLost, "at {ip:#x}");
+                    *unsupported.entry(format!("{why:?}")).or_default() += 1;
                     continue;
                 }
                 let found = match step(rule, frame, memory) {
-                    Step::To(Frame { ip, sp, bp, .. }) => Ok(Some((ip, sp, bp))),
-                    Step::Outermost => Ok(None),
-                    Step::Failed(failure) => panic!("{failure:?} at {ip:#x} by {rule:?}"),
+                    unwind::Step::To(unwind::Frame { ip, sp, bp, .. }) => {
+                        Ok(Some((ip, sp, Some(bp))))
+                    }
+                    unwind::Step::Outermost => Ok(None),
+                    unwind::Step::Failed(failure) => panic!("{failure:?} at {ip:#x} by {rule:?}"),
                 };
                 assert_eq!(found, expected, "at {ip:#x} by {rule:?}");
             }

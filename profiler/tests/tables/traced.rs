@@ -23,7 +23,7 @@ use stallscope::{
     unwind::{AddressSpace, CodeFile},
 };
 
-use crate::{oracle::Oracle, walk::Tables};
+use crate::walk::Tables;
 
 /// A stopped program; it is killed with the value.
 pub struct Traced {
@@ -58,10 +58,9 @@ impl Traced {
     }
 
     /// What is mapped, for each walk.
-    pub fn code(&self) -> (Tables, AddressSpace, Oracle) {
+    pub fn code(&self) -> (Tables, AddressSpace) {
         let pid = Pid(self.child.id());
         let (mut tables, mut space) = (Tables::default(), AddressSpace::default());
-        let mut oracle = Oracle::default();
         for mapping in target::mappings(pid).unwrap() {
             let range = mapping.start..mapping.end;
             let file = match mapping.kind {
@@ -79,10 +78,9 @@ impl Traced {
             let code = CodeFile::parse(&ReadCache::new(&file)).unwrap();
             let bias = code.bias(mapping.start, mapping.offset).unwrap();
             space.map_file(range.clone(), bias, &code);
-            oracle.map(range.start.0..range.end.0, bias, &file);
             tables.map(range, bias, Rc::new(code.table()));
         }
-        (tables, space, oracle)
+        (tables, space)
     }
 
     pub fn registers(&self) -> user_regs_struct {

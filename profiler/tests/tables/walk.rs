@@ -1,18 +1,16 @@
-//! A walk by tables: the loop around the step.
+//! A walk by tables: the loop around the step, as the kernel side goes.
 
 use std::{ops::Range, rc::Rc};
 
 use profiler_common::{
-    table::Rule,
+    stack::USER_FRAMES,
+    table::{CfaKind, Rule},
     unwind::{Failure, Frame, Position, Step, step},
 };
 use stallscope::{
     units::{Avma, Svma},
     unwind::{Table, WalkedFrame, space::WalkEnd},
 };
-
-/// Frames that one walk yields at most.
-const FRAMES_MAX: usize = 1024;
 
 /// The code of one process.
 #[derive(Default)]
@@ -42,20 +40,35 @@ impl Tables {
         let mut frames = Vec::new();
         loop {
             let Some(rule) = self.rule_at(frame.lookup()) else {
-                return (frames, WalkEnd::Unmapped(Avma(frame.ip)));
+                return (frames, WalkEnd::NoMapping(Avma(frame.ip)));
             };
-            if frames.len() == FRAMES_MAX {
-                return (frames, WalkEnd::Truncated);
+            if frames.len() == USER_FRAMES {
+                return (frames, WalkEnd::TooDeep);
             }
             let is_return_address = frame.position != Position::Interrupted;
             frames.push(WalkedFrame { address: Avma(frame.ip), is_return_address });
+            let is_caller = frame.position == Position::Caller;
+            if rule.cfa == CfaKind::Uncovered
+                && is_caller
+                && (!frame.bp.is_multiple_of(8) || frame.bp < frame.sp)
+            {
+                return (frames, WalkEnd::BadFramePointer);
+            }
             match step(rule, frame, &read) {
                 Step::To(caller) => frame = caller,
                 Step::Outermost => return (frames, WalkEnd::Complete),
-                Step::Failed(Failure::Unreadable(address)) if address >= end_of_stack => {
-                    return (frames, WalkEnd::Truncated);
+                Step::Failed(failure) => {
+                    let end = match failure {
+                        Failure::Unreadable(address) if address >= end_of_stack => {
+                            WalkEnd::SliceTooShort
+                        }
+                        Failure::Unreadable(_) => WalkEnd::Unreadable,
+                        Failure::Unsupported => WalkEnd::Unsupported,
+                        Failure::NotAdvancing => WalkEnd::NotAdvancing,
+                        Failure::RegisterLost => WalkEnd::RegisterLost,
+                    };
+                    return (frames, end);
                 }
-                Step::Failed(_) => return (frames, WalkEnd::Broken),
             }
         }
     }

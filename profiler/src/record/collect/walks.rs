@@ -9,7 +9,7 @@ use crate::{
     kernel::events::UserPart,
     record::code::Placed,
     recording::{FrameKind, RawFrame, Record, StackEnd, UserStackId, file::WriteError},
-    units::{Avma, Ktime, Pid},
+    units::{Ktime, Pid},
     unwind::WalkRegs,
 };
 
@@ -114,14 +114,9 @@ impl Collector {
         slice: &[u8],
         at: Ktime,
     ) -> Result<UserStackId, WriteError> {
-        let regs = WalkRegs {
-            ip: Avma(event.regs.ip),
-            sp: Avma(event.regs.sp),
-            bp: Avma(event.regs.bp),
-            in_syscall: event.regs.orig_ax >= 0,
-        };
+        let regs = WalkRegs::of(&event.regs);
         let mut facts = std::mem::take(&mut self.scratch);
-        let (placed, end) = self.code.walk(Pid(event.tgid), regs, slice, at, &mut facts);
+        let (placed, end) = self.code.walk(Pid(event.tgid), &regs, slice, at, &mut facts);
         self.append_all(facts)?;
         match placed {
             Placed::Sure(frames) => self.number(frames, end),
