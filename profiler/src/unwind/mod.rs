@@ -11,5 +11,6 @@ pub mod space;
 pub mod table;
 
 pub use code::CodeFile;
+pub use elf::CodeIdentity;
 pub use space::{AddressSpace, Walk, WalkRegs, WalkedFrame};
 pub use table::Table;
