@@ -213,6 +213,8 @@ fn vdso(pid: Pid, mapping: &ExecMapping) -> Option<File> {
 mod tests {
     use super::*;
 
+    const BIAS: u64 = 0x7f00_0000_0000;
+
     #[test]
     fn a_mapping_is_walked_by_table_where_the_file_has_text_pages() {
         // Text pages 2 to 4, which are entries 100 to 102.
@@ -232,7 +234,7 @@ mod tests {
                 .collect();
             assert_eq!(found, expected);
         };
-        const BIAS: u64 = 0x7f00_0000_0000;
+
         let at = |start: u64, end: u64| BIAS + start..BIAS + end;
         check(at(0x2_1000, 0x4_3000), BIAS, &[(at(0x2_1000, 0x4_3000), true)]);
         check(
