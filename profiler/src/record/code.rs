@@ -17,7 +17,7 @@ use std::{
 use tokio::task::JoinSet;
 
 use self::{
-    generations::{Generation, History, Mapped, frame},
+    generations::{Generation, History, Mapped, News, frame},
     modules::{Modules, TableState},
     unexplained::Unexplained,
 };
@@ -173,13 +173,17 @@ impl CodeMap {
     fn note(&mut self, made: Made) {
         let pid = made.pid;
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        if process.history.note(made) {
-            let age = process.refreshed.map_or(Duration::MAX, |refreshed| {
-                Duration::from_nanos(self.heard_until.since(refreshed).0)
-            });
-            let wait = SETTLING.max(BETWEEN_READINGS.saturating_sub(age));
-            self.due.entry(pid).or_insert_with(|| Instant::now() + wait);
-        }
+        let age = process.refreshed.map_or(Duration::MAX, |refreshed| {
+            Duration::from_nanos(self.heard_until.since(refreshed).0)
+        });
+        let wait = match process.history.note(made) {
+            News::None => return,
+            News::Addition => SETTLING.max(BETWEEN_READINGS.saturating_sub(age)),
+            // Until then the kernel side walks by what is not there any more.
+            News::Replacement => Duration::ZERO,
+        };
+        let due = Instant::now() + wait;
+        self.due.entry(pid).and_modify(|known| *known = due.min(*known)).or_insert(due);
     }
 
     /// When mappings are to be read again.

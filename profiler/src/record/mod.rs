@@ -82,7 +82,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_FILLS: u32 = 16;
 
 /// How long mappings that are made are left to add up.
-const TOLD_PAUSE: Duration = Duration::from_millis(2);
+const TOLD_PAUSE: Duration = Duration::from_millis(1);
 
 /// Threads that can be measured at once, at least.
 const THREADS_MIN: u32 = 16_384;

@@ -50,6 +50,17 @@ pub struct History {
     made: Vec<Made>,
 }
 
+/// What a mapping that was made is to a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Known.
+    None,
+    /// Unknown, where nothing was.
+    Addition,
+    /// Something else where the generation has another mapping: stacks through it are in doubt.
+    Replacement,
+}
+
 impl Generation {
     /// An entry of a record's frames, free of where its file was loaded.
     pub fn place(&self, address: Avma, kind: FrameKind) -> RawFrame {
@@ -121,13 +132,15 @@ impl History {
         replaced.chain(&self.current).map(|generation| generation.number)
     }
 
-    /// Notes a mapping that was made; false if the current generation has it.
-    pub fn note(&mut self, made: Made) -> bool {
-        let known = self.current.as_ref().is_some_and(|current| current.knows(&made));
-        if !known {
-            self.made.push(made);
+    /// Notes a mapping that was made, and says what it is to the current generation.
+    pub fn note(&mut self, made: Made) -> News {
+        let Some(current) = &self.current else { return News::Addition };
+        if current.knows(&made) {
+            return News::None;
         }
-        !known
+        let replaces = current.mapped.iter().any(|mapped| is_replaced(&mapped.mapping, &made));
+        self.made.push(made);
+        if replaces { News::Replacement } else { News::Addition }
     }
 
     /// Whether nothing was made between a generation's reading and the capture of a stack.
@@ -147,11 +160,7 @@ impl History {
             let Some(Mapped { mapping, .. }) = generation.at(lookup(address, kind)) else {
                 return false;
             };
-            self.made_between(generation, captured).any(|made| {
-                made.start < mapping.end
-                    && mapping.start < made.end
-                    && !shows_the_same(made, mapping)
-            })
+            self.made_between(generation, captured).any(|made| is_replaced(mapping, made))
         })
     }
 
@@ -198,6 +207,12 @@ fn lookup(address: Avma, kind: FrameKind) -> Avma {
         FrameKind::InstructionPointer => address,
         FrameKind::ReturnAddress => Avma(address.0.saturating_sub(1)),
     }
+}
+
+/// Whether a mapping that was made took the place of this one, or of a part of it.
+fn is_replaced(mapping: &ExecMapping, made: &Made) -> bool {
+    let overlap = made.start < mapping.end && mapping.start < made.end;
+    overlap && !shows_the_same(made, mapping)
 }
 
 /// Whether an address in both lies at the same place of the same file, or in memory that is none.

@@ -132,18 +132,19 @@ fn a_walk_by_mappings_younger_than_the_stack_is_in_doubt_where_they_are_others()
 
 #[test]
 fn a_mapping_that_is_known_is_no_news() {
-    let check = |made: Made, expected: bool| {
+    let check = |made: Made, expected: News| {
         let mut history = History::default();
         history.begin(plain(1, 100), Ktime(101), Ktime(0));
         assert_eq!(history.note(made.clone()), expected, "{made:?}");
-        assert_eq!(history.is_outdated(), expected && made.at >= Ktime(100));
+        assert_eq!(history.is_outdated(), expected != News::None && made.at >= Ktime(100));
     };
-    check(made(150, B, 0x5000, 0x7000), false);
-    check(made(150, MEMORY, 0x9000, 0x9800), false);
-    check(made(150, B, 0x5000, 0x8000), true);
-    check(made(150, 33, 0x5000, 0x7000), true);
-    check(made(150, 33, 0xb000, 0xc000), true);
-    check(made(50, 33, 0xb000, 0xc000), true);
+    check(made(150, B, 0x5000, 0x7000), News::None);
+    check(made(150, MEMORY, 0x9000, 0x9800), News::None);
+    check(made(150, B, 0x5000, 0x8000), News::Addition);
+    check(made(150, 33, 0xb000, 0xc000), News::Addition);
+    check(made(50, 33, 0xb000, 0xc000), News::Addition);
+    check(made(150, 33, 0x5000, 0x7000), News::Replacement);
+    check(made(150, 33, 0x2000, 0x9000), News::Replacement);
 }
 
 #[test]
