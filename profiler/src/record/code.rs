@@ -179,8 +179,14 @@ impl CodeMap {
         let wait = match process.history.note(made) {
             News::None => return,
             News::Addition => SETTLING.max(BETWEEN_READINGS.saturating_sub(age)),
-            // Until then the kernel side walks by what is not there any more.
-            News::Replacement => Duration::ZERO,
+            News::Replacement => {
+                // By what is not there any more the kernel side must not walk: from here on it
+                // copies stacks, until the mappings have been read.
+                if let Some(tables) = &mut self.tables {
+                    tables.remove(pid);
+                }
+                Duration::ZERO
+            }
         };
         let due = Instant::now() + wait;
         self.due.entry(pid).and_modify(|known| *known = due.min(*known)).or_insert(due);
