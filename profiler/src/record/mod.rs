@@ -62,10 +62,6 @@ use crate::{
 /// How often what was collected goes to disk: what a killed recorder loses at most.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long records gather before they are taken. Everything else that a recording waits for can
-/// wait as long.
-const GATHER: Duration = Duration::from_millis(5);
-
 /// How often mappings are read again without a reason: what shows a library that took the place of
 /// another one.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
@@ -235,9 +231,6 @@ impl Run<'_> {
                 _ = refresh.tick() => self.collector.refresh_all(),
                 ready = self.events.readable_mut() => {
                     let mut ready = ready?;
-                    // The kernel wakes the reader for a record that comes while there is no other:
-                    // one that reads at once is woken for each.
-                    tokio::time::sleep(GATHER).await;
                     let taken = events::take(ready.get_inner_mut(), &mut self.collector, BATCH);
                     if matches!(taken, Ok(taken) if taken < BATCH) {
                         ready.clear_ready();
