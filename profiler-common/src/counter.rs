@@ -56,10 +56,18 @@ counters! {
     StacksTruncated = "stacks_truncated",
     /// User stacks whose walk stopped at a frame it could not leave.
     StacksBroken = "stacks_broken",
+    /// User stacks that the kernel walked through mappings which others had taken the place of; they
+    /// end where that is so.
+    StacksOutdated = "stacks_outdated",
     /// Ring buffer records that the reader did not understand.
     EventsMalformed = "events_malformed",
     /// Times a process's mappings could not be read again when they had changed.
     MappingsUnread = "mappings_unread",
+    /// Executable mappings that were made and not heard of, of any process on the machine.
+    MappingsUnheard = "mappings_unheard",
+    /// Files and processes whose unwind tables found no room in the kernel; stacks through them are
+    /// walked from copies.
+    TablesRefused = "tables_refused",
     /// Executable files that could not be opened, so that stacks through them break.
     ModulesUnreadable = "modules_unreadable",
 }

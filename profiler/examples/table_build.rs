@@ -1,4 +1,5 @@
-//! What tables of real files cost to make, against what gimli alone takes to go over the same rows.
+//! What tables of real files cost to make and to read from the cache, against what gimli alone takes to
+//! go over the same rows.
 //!
 //! `table_build RESULTS.json FILE...`, run by `cargo xtask bench tables`.
 
@@ -16,7 +17,10 @@ use gimli::{
 };
 use object::{Object as _, ObjectSection as _};
 use serde_json::{Value, json};
-use stallscope::unwind::CodeFile;
+use stallscope::{
+    cache::{Origin, TableCache},
+    unwind::{CodeFile, elf},
+};
 
 /// How often each way is measured, the ways in turn; the median counts.
 const ROUNDS: usize = 15;
@@ -25,8 +29,8 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let results = arguments.next().context("no file for the results")?;
     println!(
-        "{:28} {:>8} {:>9} {:>9} {:>9} {:>11} {:>6}",
-        "file", "text MB", "rows", "gimli ms", "table ms", "ms / MB", "ratio"
+        "{:28} {:>8} {:>9} {:>9} {:>9} {:>8} {:>6} {:>9} {:>6}",
+        "file", "text MB", "rows", "gimli ms", "table ms", "ms / MB", "ratio", "cached ms", "ratio"
     );
     let measured = arguments.map(|file| measure(&file)).collect::<Result<Vec<_>>>()?;
     let measured = json!({ "rounds": ROUNDS, "files": measured });
@@ -40,8 +44,12 @@ fn measure(path: &Path) -> Result<Value> {
     let code = CodeFile::parse(bytes.as_slice()).with_context(cannot)?;
     let sections = Sections::of(&bytes).with_context(cannot)?;
     let text = code.text().iter().map(|range| range.end.0 - range.start.0).sum::<u64>();
-    let (mut parsing, mut building) = (Vec::new(), Vec::new());
-    let (mut gimli_rows, mut rows) = (0, 0);
+    let folder = tempfile::tempdir()?;
+    let cache = TableCache::in_folder(Some(folder.path().to_owned()));
+    let identity = elf::code_identity(bytes.as_slice());
+    let expected = cache.table(identity.as_ref(), || code.table()).0;
+    let (mut parsing, mut building, mut reading) = (Vec::new(), Vec::new(), Vec::new());
+    let mut gimli_rows = 0;
     for _ in 0..ROUNDS {
         let start = Instant::now();
         gimli_rows = black_box(sections.rows().with_context(cannot)?);
@@ -49,23 +57,39 @@ fn measure(path: &Path) -> Result<Value> {
         let start = Instant::now();
         let table = black_box(code.table());
         building.push(start.elapsed());
-        rows = table.rows.len();
+        drop(table);
+        let start = Instant::now();
+        let (table, origin) = cache.table(identity.as_ref(), || code.table());
+        if origin == Origin::Kept {
+            reading.push(start.elapsed());
+        }
+        ensure!(table == expected, "{}: another table each time", path.display());
     }
     ensure!(gimli_rows > 0, "{}: no unwind information", path.display());
+    let rows = expected.rows.len();
     let (gimli, table) = (median(parsing), median(building));
+    let cached = (!reading.is_empty()).then(|| median(reading));
     let megabytes = text as f64 / 1e6;
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let ratio = table.as_secs_f64() / gimli.as_secs_f64();
-    println!(
-        "{name:28} {megabytes:8.1} {rows:9} {:9.2} {:9.2} {:11.2} {ratio:6.2}",
+    print!(
+        "{name:28.28} {megabytes:8.1} {rows:9} {:9.2} {:9.2} {:8.2} {ratio:6.2}",
         milliseconds(gimli),
         milliseconds(table),
         milliseconds(table) / megabytes,
     );
+    match cached {
+        Some(cached) => {
+            let ratio = cached.as_secs_f64() / gimli.as_secs_f64();
+            println!(" {:9.3} {ratio:6.3}", milliseconds(cached));
+        }
+        None => println!(" {:>9}", "not kept"),
+    }
     Ok(json!({
         "file": path, "text_bytes": text, "rows": rows, "gimli_rows": gimli_rows,
         "gimli_ns": gimli.as_nanos() as u64, "table_ns": table.as_nanos() as u64,
+        "cached_ns": cached.map(|cached| cached.as_nanos() as u64),
     }))
 }
 

@@ -3,9 +3,10 @@
 pub mod programs;
 pub mod tables;
 
-use std::io::Write;
+use std::{io::Write, path::PathBuf};
 
 use crate::{
+    cache::TableCache,
     cli::Inspect,
     recording::{Ending, Names, Recording, StackEnd, facts::Record, file},
     render::{count, time},
@@ -22,10 +23,12 @@ pub fn run(what: &Inspect) -> anyhow::Result<()> {
             report::print(|out| Ok(writeln!(out, "{}", description.trim_end())?))
         }
         Inspect::Tables { pid, file } => {
+            let cache = TableCache::open();
             let modules = match (pid, file) {
-                (Some(pid), _) => tables::of_process(Pid(*pid))?,
+                (Some(pid), _) => tables::of_process(Pid(*pid), &cache)?,
                 (None, file) => {
-                    file.iter().map(|file| tables::of_file(file)).collect::<Result<_, _>>()?
+                    let of_file = |file: &PathBuf| tables::of_file(file, &cache);
+                    file.iter().map(of_file).collect::<Result<_, _>>()?
                 }
             };
             report::print(|out| tables::describe(&modules, out))

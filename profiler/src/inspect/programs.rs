@@ -25,7 +25,8 @@ pub struct Programs {
     kernel: String,
     instructions_max: u64,
     stack_max: u64,
-    hooks: BTreeMap<&'static str, BTreeMap<String, Figures>>,
+    /// By place where stacks are taken.
+    hooks: BTreeMap<String, BTreeMap<String, Figures>>,
 }
 
 /// One program. Where a recording's options change it, each figure is the largest.
@@ -40,7 +41,7 @@ struct Figures {
 }
 
 /// Loads the programs as `record` would, for each place where this kernel offers to take stacks,
-/// and lets go of them.
+/// and lets go of them. A kernel with `bpf_loop` also gets what is for kernels without.
 ///
 /// # Errors
 /// If the kernel refuses a program.
@@ -49,8 +50,14 @@ pub fn of_this_kernel() -> anyhow::Result<Programs> {
     probe.hook(None)?;
     let mut hooks = BTreeMap::new();
     for hook in [HookPath::SchedExit, HookPath::FinishTaskSwitch, HookPath::SwitchOut] {
-        if probe.hook(Some(hook)).is_ok() {
-            hooks.insert(hook_name(hook), at(&probe, hook)?);
+        if probe.hook(Some(hook)).is_err() {
+            continue;
+        }
+        hooks.insert(hook_name(hook).to_owned(), at(&probe, hook)?);
+        // No kernel has sched_exit_tp and lacks bpf_loop.
+        if probe.bpf_loop && hook != HookPath::SchedExit {
+            let older = Probe { bpf_loop: false, ..probe.clone() };
+            hooks.insert(format!("{}-without-bpf_loop", hook_name(hook)), at(&older, hook)?);
         }
     }
     let kernel = probe.release;

@@ -20,7 +20,10 @@ use profiler_common::{
     state::ThreadState,
 };
 
-use super::probe::Probe;
+use super::{
+    probe::Probe,
+    tables::{self, KernelTables},
+};
 use crate::{
     failure::Failure,
     units::{Ktime, Nanos, Pid},
@@ -186,6 +189,23 @@ impl Programs {
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>> {
         let map = self.ebpf.take_map("EVENTS").context("the ring buffer was taken already")?;
         Ok(RingBuf::try_from(map)?)
+    }
+
+    /// Takes the maps that the walk of user stacks goes by; once.
+    ///
+    /// # Errors
+    /// If they were taken before.
+    pub fn take_tables(&mut self) -> Result<KernelTables> {
+        let mut take = |name: &str| {
+            self.ebpf.take_map(name).with_context(|| format!("the map {name} was taken already"))
+        };
+        Ok(KernelTables::new(tables::Maps {
+            rows: take("ROWS")?.try_into()?,
+            rules: take("RULES")?.try_into()?,
+            pages: take("PAGES")?.try_into()?,
+            mappings: take("MAPPINGS")?.try_into()?,
+            processes: take("PROCESSES")?.try_into()?,
+        }))
     }
 
     /// Takes the reader of the kernel side's debug log, which hands each line to `log`.

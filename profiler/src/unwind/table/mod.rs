@@ -9,6 +9,7 @@ mod layout;
 mod machine;
 mod plain;
 mod rules;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 
