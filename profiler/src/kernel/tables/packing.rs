@@ -102,7 +102,10 @@ impl Packing {
     }
 
     fn has_room(&self, table: &Table) -> bool {
-        let new = table.rules.iter().filter(|rule| !self.rules.contains_key(rule)).count();
+        let unknown = Rule::default();
+        let is_new = |rule: &&Rule| !self.rules.contains_key(rule);
+        let new = table.rules.iter().filter(|rule| **rule != unknown).filter(is_new).count()
+            + [&unknown].into_iter().filter(is_new).count();
         let (mut chunk, mut filled) = (self.chunk as usize, self.filled);
         for page in &table.pages {
             let rows = kept_rows(page.rows as usize);
@@ -112,8 +115,7 @@ impl Packing {
             }
             filled += rows;
         }
-        // One for what no rule says.
-        self.rules.len() + new < RULES_MAX && chunk < CHUNKS_MAX
+        self.rules.len() + new <= RULES_MAX && chunk < CHUNKS_MAX
     }
 }
 
