@@ -157,10 +157,14 @@ impl Modules {
             .collect()
     }
 
-    /// A mapping as the kernel side walks through it.
+    /// A mapping as the kernel side walks through it; nothing for the `vsyscall` page, whose address is
+    /// not one of user memory: the kernel side compares numbers with a sign.
     pub fn for_kernel(&self, mapped: &Mapped) -> Vec<code::Mapping> {
         let &Mapped { ref mapping, bias, module } = mapped;
         let range = mapping.start.0..mapping.end.0;
+        if range.end > code::ADDRESSES_END {
+            return Vec::new();
+        }
         let table = module.map_or(&TableState::None, |module| &self.get(module).table);
         match table {
             TableState::Placed(file) => through_table(range, bias, file),
