@@ -396,10 +396,10 @@ fn request(plan: &Plan, hook: HookPath, pid: Pid) -> Request {
 }
 
 /// Waits until there are records, and at least until an instant.
-async fn readable<'ring>(
+async fn readable(
     rests: Option<Instant>,
-    events: &'ring mut AsyncFd<RingBuf<MapData>>,
-) -> io::Result<AsyncFdReadyMutGuard<'ring, RingBuf<MapData>>> {
+    events: &mut AsyncFd<RingBuf<MapData>>,
+) -> io::Result<AsyncFdReadyMutGuard<'_, RingBuf<MapData>>> {
     if let Some(rests) = rests {
         tokio::time::sleep_until(rests.into()).await;
     }

@@ -7,6 +7,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::collect::Collector;
 use crate::{
+    cache::TableCache,
     kernel::{MadeMappings, Probe, Programs, readiness},
     terminal::say,
     units::Pid,
@@ -24,7 +25,7 @@ pub async fn prepare(
     processes: &[Pid],
 ) -> Result<Option<AsyncFd<OwnedFd>>> {
     if probe.bpf_loop {
-        collector.code.serve(programs.take_tables()?);
+        collector.code.serve(programs.take_tables()?, TableCache::open());
     }
     // Before the first reading: what is mapped meanwhile is in it, or is told.
     let told = match MadeMappings::listen() {
