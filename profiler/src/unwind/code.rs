@@ -9,6 +9,7 @@ use object::{
 
 use super::{
     info::{Section, UnwindInfo},
+    known::{self, Known},
     table::{Sources, Table},
 };
 use crate::units::{Avma, FileOffset, Svma};
@@ -29,7 +30,8 @@ pub struct CodeFile {
 }
 
 impl CodeFile {
-    /// Reads segments and unwind sections; nothing else of the file is touched.
+    /// Reads segments, unwind sections, and the first instructions of the program; nothing else of
+    /// the file is touched.
     ///
     /// # Errors
     /// If the bytes are not an ELF file.
@@ -51,11 +53,20 @@ impl CodeFile {
             let bytes = section.uncompressed_data().ok()?.into_owned().into_boxed_slice();
             (!bytes.is_empty()).then(|| Section { at: Svma(section.address()), bytes })
         };
+        let known = known(&segments, Svma(file.entry()), data);
+        let debug_frame = match section(".debug_frame") {
+            None if known.is_empty() => None,
+            described => {
+                let mut bytes = described.map_or(Vec::new(), |section| section.bytes.into_vec());
+                known::describe(&known, &mut bytes);
+                Some(Section { at: Svma(0), bytes: bytes.into_boxed_slice() })
+            }
+        };
         let info = UnwindInfo {
             text: segments.iter().map(Segment::range).collect(),
             eh_frame: section(".eh_frame"),
             eh_frame_hdr: section(".eh_frame_hdr"),
-            debug_frame: section(".debug_frame"),
+            debug_frame,
             text_at: at(".text"),
             got_at: at(".got"),
             ..UnwindInfo::default()
@@ -104,6 +115,19 @@ impl CodeFile {
     pub fn info(&self) -> &Arc<UnwindInfo> {
         &self.info
     }
+}
+
+/// What of a program's start is known by its instructions.
+fn known<'data>(segments: &[Segment], entry: Svma, data: impl ReadRef<'data>) -> Vec<Known> {
+    let code = |at: Svma| {
+        let segment = segments.iter().find(|segment| segment.range().contains(&at))?;
+        let into = at.0 - segment.svma;
+        let bytes = segment.bytes.checked_sub(into)?.min(known::CODE_BYTES as u64);
+        data.read_bytes_at(segment.offset.checked_add(into)?, bytes).ok()
+    };
+    let Some(start) = code(entry) else { return Vec::new() };
+    let main = known::main_by(entry, start).and_then(|at| known::main(at, code(at)?));
+    known::entry(entry, start).into_iter().chain(main).collect()
 }
 
 impl Segment {

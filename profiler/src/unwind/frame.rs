@@ -197,6 +197,13 @@ impl<'data, R: Fn(u64) -> Result<u64, Failure>> Leaving<'_, 'data, R> {
             Some(rule) => rule,
         };
         let cfa = match row.cfa() {
+            // The return address was taken off the stack and will not be needed: this is how musl's
+            // `clone` begins a thread.
+            CfaRule::RegisterAndOffset { register: X86_64::RSP, offset: ..8 }
+                if return_address == RegisterRule::Offset(-8) =>
+            {
+                return Ok(None);
+            }
             CfaRule::RegisterAndOffset { register, offset } => {
                 self.frame.register(*register)?.wrapping_add_signed(*offset)
             }

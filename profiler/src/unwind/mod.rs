@@ -11,6 +11,7 @@ pub mod code;
 pub mod elf;
 pub mod frame;
 pub mod info;
+mod known;
 pub mod registers;
 pub mod space;
 pub mod table;

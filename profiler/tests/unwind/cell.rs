@@ -87,11 +87,9 @@ pub fn check(name: &str, cell: &Cell) {
     if cell.ends == Ends::Complete && outcome.complete_share() < SHARE_MIN {
         wrong.push(format!("not complete: {}", outcome.report.0["quality"]["user_stacks"]));
     }
-    if let Some(check) = outcome.stack_check() {
-        let equal = number(&check["equal"]) as f64 / number(&check["compared"]) as f64;
-        if equal.is_nan() || equal < SHARE_MIN {
-            wrong.push(format!("not equal: {check}"));
-        }
+    let equal = outcome.equal_share();
+    if equal.is_nan() || equal < SHARE_MIN {
+        wrong.push(format!("not equal: {}", outcome.stack_check()));
     }
     let quality = &outcome.report.0["quality"];
     assert!(wrong.is_empty(), "{name}:\n  {}\n{quality}", wrong.join("\n  "));
@@ -103,7 +101,8 @@ impl Cell {
         let json = out.path().join("out.json");
         let (mut workload, _folder) = self.start();
         let pid = workload.pid().to_string();
-        let recorder = Recorder::start(&["-p", &pid, "-o", json.to_str().unwrap()]);
+        let output = ["-p", &pid, "-o", json.to_str().unwrap(), "--check-stacks"];
+        let recorder = Recorder::start(&output);
         workload.go();
         std::thread::sleep(LENGTH);
         recorder.interrupt().expect_success();
@@ -194,18 +193,25 @@ impl Outcome {
     }
 
     /// What the comparison with the slow path found.
-    fn stack_check(&self) -> Option<&Value> {
-        Some(&self.report.0["quality"]["stack_check"]).filter(|check| !check.is_null())
+    fn stack_check(&self) -> &Value {
+        &self.report.0["quality"]["stack_check"]
+    }
+
+    fn equal_share(&self) -> f64 {
+        let check = self.stack_check();
+        number(&check["equal"]) as f64 / number(&check["compared"]) as f64
     }
 
     fn summary(&self) -> String {
         let strange: u64 = self.strange.values().sum();
-        let check = self.stack_check().map(ToString::to_string).unwrap_or_default();
+        let check = self.stack_check();
         format!(
-            "complete {:7.3} %  {}  no chain {strange}  whole {:?} {check}",
+            "compared {:>5} equal {:7.3} % complete {:7.3} % no chain {strange} whole {:?} {}",
+            check["compared"],
+            100.0 * self.equal_share(),
             100.0 * self.complete_share(),
-            self.report.0["quality"]["user_stacks"],
             self.whole,
+            check["why"],
         )
     }
 }

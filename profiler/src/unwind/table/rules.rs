@@ -73,6 +73,9 @@ fn packed(rule: Rule) -> u64 {
     kinds | u64::from(bp_offset as u16) << 16 | u64::from(cfa_offset as u32) << 32
 }
 
+/// Bytes of a return address.
+const ADDRESS_BYTES: i32 = 8;
+
 /// What surrounds a state and decides what it means.
 pub struct Context<'a, S> {
     /// The section that expressions lie in.
@@ -104,6 +107,11 @@ impl<'data, S: UnwindSection<Bytes<'data>>> Context<'_, S> {
             }
             CfaRule::Expression(expression) => self.cfa_expression(expression)?,
         };
+        // The return address was taken off the stack and will not be needed: this is how musl's
+        // `clone` begins a thread.
+        if cfa == CfaKind::Sp && cfa_offset < ADDRESS_BYTES && !return_in_di {
+            return Ok(Rule::of(CfaKind::Stop));
+        }
         let cfa = match (cfa, return_in_di) {
             (CfaKind::Sp, true) => CfaKind::ReturnInDi,
             (_, true) => return Err(Unsupported::ReturnAddress),
