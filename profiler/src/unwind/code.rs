@@ -8,7 +8,10 @@ use object::{
     Object as _, ObjectSection as _, ObjectSegment as _, ReadRef, SegmentFlags, elf::PF_X,
 };
 
-use super::table::{Sources, Table};
+use super::{
+    elf,
+    table::{Sources, Table, reading},
+};
 use crate::units::{Avma, FileOffset, Svma};
 
 /// Bytes of a section, shared by every process that maps the file.
@@ -84,6 +87,23 @@ impl CodeFile {
             .or(self.segments.first())?;
         let svma = segment.svma.wrapping_sub(segment.offset).wrapping_add(offset.0);
         Some(start.0.wrapping_sub(svma))
+    }
+
+    /// The compact table: what the sections say, and, where they say nothing, what the code itself shows.
+    /// `data` is what this was parsed from.
+    pub fn complete_table<'data>(&self, data: impl ReadRef<'data>) -> Table {
+        let mut table = self.table();
+        if reading::is_worth(&self.text(), &table.uncovered) {
+            let segment = |segment: &Segment| {
+                let bytes = data.read_bytes_at(segment.offset, segment.bytes).ok()?;
+                Some((Svma(segment.svma), bytes))
+            };
+            table.complete(&reading::Code {
+                segments: self.segments.iter().filter_map(segment).collect(),
+                entry: elf::entry(data),
+            });
+        }
+        table
     }
 
     /// The compact table that says what the sections say.
