@@ -31,6 +31,7 @@ const MUSL: &str = "x86_64-unknown-linux-musl";
 pub fn run() -> Result<()> {
     let mut installed = Vec::new();
     installed.extend(rustup_components()?);
+    installed.extend(musl_target()?);
     installed.extend(compiler()?);
     installed.extend(bpf_linker()?);
     installed.extend(test_commands()?);
@@ -83,6 +84,23 @@ fn rustup_components() -> Result<Vec<String>> {
     println!("setup: installing the components {}", missing.join(" "));
     run::run(Command::new("rustup").args(["component", "add"]).args(&missing))?;
     Ok(missing.into_iter().map(str::to_owned).collect())
+}
+
+/// What tests compile static programs for.
+fn musl_target() -> Result<Vec<String>> {
+    const TARGET: &str = "x86_64-unknown-linux-musl";
+    let mut where_is = Command::new("rustc");
+    where_is.args(["--print", "target-libdir", "--target", TARGET]);
+    let folder = run::output(&mut where_is)?;
+    if std::path::Path::new(&folder).is_dir() {
+        return Ok(Vec::new());
+    }
+    if !run::in_path("rustup") {
+        bail!("rustc has no standard library for {TARGET}: install it");
+    }
+    println!("setup: installing the standard library for {TARGET}");
+    run::run(Command::new("rustup").args(["target", "add", TARGET]))?;
+    Ok(vec![format!("target {TARGET}")])
 }
 
 /// A compiler with the source of `core`, and the LLVM that bpf-linker is built with.

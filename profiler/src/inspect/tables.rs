@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use object::read::ReadCache;
+use object::{ReadRef, read::ReadCache};
 
 use crate::{
     cache::{Origin, TableCache},
@@ -17,7 +17,7 @@ use crate::{
     target::{self, ExecMapping, MappingKind},
     terminal::printable,
     units::Pid,
-    unwind::{CodeFile, CodeIdentity, Table, elf},
+    unwind::{CodeFile, Table, elf},
 };
 
 /// How many of the places without unwind information are printed.
@@ -49,8 +49,7 @@ pub struct Tabled {
 pub fn of_file(path: &Path, cache: &TableCache) -> anyhow::Result<Code> {
     let cannot = || format!("cannot make a table of {}", path.display());
     let file = File::open(path).with_context(cannot)?;
-    let code = read(file).with_context(cannot)?;
-    Ok(tabled(path.display().to_string(), &code, cache))
+    tabled(path.display().to_string(), &ReadCache::new(file), cache).with_context(cannot)
 }
 
 /// The tables of everything that a process has mapped executable, in order of its addresses.
@@ -70,36 +69,28 @@ fn of_mapping(pid: Pid, mapping: &ExecMapping, cache: &TableCache) -> Code {
         _ => mapping.path.display().to_string(),
     };
     let code = match mapping.kind {
-        MappingKind::File => {
-            target::open_mapped(pid, mapping).context("cannot be opened").and_then(read)
-        }
+        MappingKind::File => target::open_mapped(pid, mapping)
+            .context("cannot be opened")
+            .and_then(|file| tabled(name.clone(), &ReadCache::new(file), cache)),
         MappingKind::Vdso => target::read_memory(pid, mapping.start, bytes)
             .context("cannot be read")
-            .and_then(|image| {
-                let identity = elf::code_identity(image.as_slice());
-                Ok((CodeFile::parse(image.as_slice())?, identity))
-            }),
+            .and_then(|image| tabled(name.clone(), image.as_slice(), cache)),
         MappingKind::Anonymous | MappingKind::Other => Err(anyhow::anyhow!("not a file")),
     };
-    match code {
-        Ok(code) => tabled(name, &code, cache),
-        Err(error) => Code { name, bytes, tabled: Err(format!("{error:#}")) },
-    }
+    code.unwrap_or_else(|error| Code { name, bytes, tabled: Err(format!("{error:#}")) })
 }
 
-/// What a table is made of, and what it is known by.
-type Parsed = (CodeFile, Option<CodeIdentity>);
-
-fn read(file: File) -> anyhow::Result<Parsed> {
-    let bytes = ReadCache::new(file);
-    Ok((CodeFile::parse(&bytes)?, elf::code_identity(&bytes)))
-}
-
-fn tabled(name: String, (code, identity): &Parsed, cache: &TableCache) -> Code {
+fn tabled<'data>(
+    name: String,
+    data: impl ReadRef<'data>,
+    cache: &TableCache,
+) -> anyhow::Result<Code> {
+    let code = CodeFile::parse(data)?;
     let bytes = code.text().iter().map(|range| range.end.0 - range.start.0).sum();
+    let identity = elf::code_identity(data);
     let start = Instant::now();
-    let (table, origin) = cache.table(identity.as_ref(), || code.table());
-    Code { name, bytes, tabled: Ok(Tabled { table, origin, took: start.elapsed() }) }
+    let (table, origin) = cache.table(identity.as_ref(), || code.complete_table(data));
+    Ok(Code { name, bytes, tabled: Ok(Tabled { table, origin, took: start.elapsed() }) })
 }
 
 /// Prints tables, and their sum if they are several.
@@ -131,6 +122,13 @@ fn module(text: u64, tabled: &Tabled, out: &mut dyn Write) -> anyhow::Result<()>
         share(uncovered, text)
     )?;
     writeln!(out, "  functions    {} described", count(table.described))?;
+    if table.read > 0 {
+        writeln!(
+            out,
+            "  read         rules of {} bytes found by reading the code",
+            count(table.read)
+        )?;
+    }
     let (rows, rules, pages) = (table.rows.len(), table.rules.len(), table.pages.len());
     writeln!(
         out,

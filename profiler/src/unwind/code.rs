@@ -8,9 +8,10 @@ use object::{
 };
 
 use super::{
+    elf,
     info::{Section, UnwindInfo},
     known::{self, Known},
-    table::{Sources, Table},
+    table::{Sources, Table, reading},
 };
 use crate::units::{Avma, FileOffset, Svma};
 
@@ -91,6 +92,23 @@ impl CodeFile {
             .or(self.segments.first())?;
         let svma = segment.svma.wrapping_sub(segment.offset).wrapping_add(offset.0);
         Some(start.0.wrapping_sub(svma))
+    }
+
+    /// The compact table: what the sections say, and, where they say nothing, what the code itself shows.
+    /// `data` is what this was parsed from.
+    pub fn complete_table<'data>(&self, data: impl ReadRef<'data>) -> Table {
+        let mut table = self.table();
+        if reading::is_worth(&self.text(), &table.uncovered) {
+            let segment = |segment: &Segment| {
+                let bytes = data.read_bytes_at(segment.offset, segment.bytes).ok()?;
+                Some((Svma(segment.svma), bytes))
+            };
+            table.complete(&reading::Code {
+                segments: self.segments.iter().filter_map(segment).collect(),
+                entry: elf::entry(data),
+            });
+        }
+        table
     }
 
     /// The compact table that says what the sections say.

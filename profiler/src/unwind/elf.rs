@@ -52,6 +52,13 @@ pub fn code_identity<'d>(file: impl ReadRef<'d>) -> Option<CodeIdentity> {
     })
 }
 
+/// Where the program of a 64-bit ELF file begins; `None` if it is none.
+pub fn entry<'d>(file: impl ReadRef<'d>) -> Option<Svma> {
+    let header = FileHeader64::<Endianness>::parse(file).ok()?;
+    let entry = header.e_entry(header.endian().ok()?);
+    (entry != 0).then_some(Svma(entry))
+}
+
 /// The build-id of an ELF file (normally 20 bytes), read from as little of it as possible.
 ///
 /// `None` if it has none or is not a readable ELF file. Never fails on a corrupt one.

@@ -220,7 +220,7 @@ fn instructions_mean_what_gimli_says() {
 #[test]
 fn no_bytes_make_a_table_large() {
     // States remembered without end; one entry for each function; ever smaller steps.
-    let remembering = section(false, false, &[0x0a; 60_000]);
+    let remembering = section(false, false, &[0x0a].repeat(60_000));
     let stepping = section(false, false, &[0x41, 0x0e, 0x10, 0x41, 0x0e, 0x18].repeat(10_000));
     for bytes in [remembering, stepping] {
         let text = vec![Svma(0)..Svma(u64::MAX)];

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use profiler_common::table::{Page, Row, TEXT_PAGE_BYTES, TEXT_PAGE_SHIFT};
+use profiler_common::table::{CfaKind, Page, Row, TEXT_PAGE_BYTES, TEXT_PAGE_SHIFT};
 
 use super::{
     PADDING_MAX, Table,
     frames::{Functions, Span},
+    reading::Found,
     rules::Rules,
 };
 use crate::units::Svma;
@@ -122,7 +123,44 @@ pub fn table(text: &Text, functions: Functions) -> Table {
         uncovered,
         unsupported,
         described,
+        read: 0,
     }
+}
+
+/// Puts rules where the table has none; `found` is in order and apart from each other.
+pub fn complete(table: &mut Table, found: &[Found]) {
+    let base = table.first_page << TEXT_PAGE_SHIFT;
+    let mut rules = Rules::of(table.rules.clone());
+    let mut changes = Vec::with_capacity(table.rows.len() + 2 * found.len());
+    let mut last = None;
+    for (index, page) in (0_u32..).zip(&table.pages) {
+        for row in &table.rows[page.first_row as usize..][..page.rows as usize] {
+            // What a page begins with repeats what the one before ends with.
+            if last != Some(row.rule()) {
+                changes.push((index << TEXT_PAGE_SHIFT | u32::from(row.low()), row.rule()));
+                last = Some(row.rule());
+            }
+        }
+    }
+    for (range, rule) in found {
+        let Ok(number) = rules.number(*rule) else { continue };
+        changes.push(((range.start - base) as u32, number));
+        // If it is another, a row of the table begins there.
+        let then = table.rule_at(Svma(range.end));
+        if then.is_some_and(|then| then.cfa == CfaKind::Uncovered) {
+            changes.push(((range.end - base) as u32, Rules::UNCOVERED));
+        }
+    }
+    // Of two at one place the later holds. Where one found range ends and the next begins, they are
+    // in that order already.
+    changes.sort_by_key(|(from, _)| *from);
+    let mut pages = Pages::new(changes.len() + changes.len() / 8);
+    for (from, rule) in changes {
+        pages.rule_from(from, rule);
+    }
+    let end = (table.pages.len() as u64) << TEXT_PAGE_SHIFT;
+    (table.pages, table.rows) = pages.finish(u32::try_from(end).unwrap_or(u32::MAX));
+    table.rules = rules.list;
 }
 
 /// The functions by where they begin, those at one place in the order they have: for each where it

@@ -10,6 +10,7 @@ mod fuzz;
 mod layout;
 mod machine;
 mod plain;
+pub mod reading;
 mod rules;
 pub mod stored;
 #[cfg(test)]
@@ -61,6 +62,8 @@ pub struct Table {
     pub unsupported: Census,
     /// How many functions, or parts of functions, are described.
     pub described: u64,
+    /// Bytes of code that nothing describes and whose rules were found by [reading](reading) it.
+    pub read: u64,
 }
 
 /// How much of a file there is of each kind.
@@ -135,6 +138,14 @@ impl Table {
         let Some(text) = layout::Text::of(&sources.text) else { return Self::default() };
         let functions = frames::read(sources, &text);
         layout::table(&text, functions)
+    }
+
+    /// Adds what can be found by [reading](reading) the code that nothing describes.
+    pub fn complete(&mut self, code: &reading::Code<'_>) {
+        let found = reading::read(code, &self.uncovered);
+        layout::complete(self, &found);
+        self.read = found.iter().map(|(range, _)| range.end - range.start).sum();
+        self.uncovered = reading::rest(code, &self.uncovered, &found);
     }
 
     /// The rule for the instruction that an address lies in; `None` outside of the code.

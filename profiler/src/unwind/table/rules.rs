@@ -33,9 +33,14 @@ impl Rules {
     pub const UNCOVERED: u16 = 1;
 
     pub fn new() -> Self {
-        let list = vec![Rule::of(CfaKind::Unsupported), Rule::of(CfaKind::Uncovered)];
-        let recent = vec![(packed(list[0]), Self::UNSUPPORTED); 1 << RECENT_BITS];
-        Self { list, numbers: HashMap::new(), recent }
+        Self::of(vec![Rule::of(CfaKind::Unsupported), Rule::of(CfaKind::Uncovered)])
+    }
+
+    /// The rules of a table, to which more are to be added.
+    pub fn of(list: Vec<Rule>) -> Self {
+        let recent = vec![(packed(Rule::default()), Self::UNSUPPORTED); 1 << RECENT_BITS];
+        let numbers = list.iter().copied().zip(0..).collect();
+        Self { list, numbers, recent }
     }
 
     /// The rule's number, a new one if it is new.

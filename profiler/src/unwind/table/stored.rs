@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file   = magic (8)  version (u32)  crc32 of all that follows (u32)  counts  body
-//! counts = first page  described  bytes of identity, pages, rows, rules, gaps (u64 each)
+//! counts = first page  described  read  bytes of identity, pages, rows, rules, gaps (u64 each)
 //! body   = identity of the file it is of  census  pages  rules  gaps  rows
 //! ```
 //!
@@ -23,7 +23,7 @@ const MAGIC: [u8; 8] = *b"stalltbl";
 const VERSION: u32 = 2;
 
 const HEADER_BYTES: usize = 16;
-const COUNTS: usize = 7;
+const COUNTS: usize = 8;
 const PAGE_BYTES: usize = 8;
 const ROW_BYTES: usize = 4;
 const RULE_BYTES: usize = 8;
@@ -43,10 +43,11 @@ pub fn write(table: &Table, identity: &[u8], out: &mut impl Write) -> io::Result
 }
 
 fn body(table: &Table, identity: &[u8]) -> Vec<u8> {
-    let Table { first_page, pages, rows, rules, uncovered, unsupported, described } = table;
+    let Table { first_page, pages, rows, rules, uncovered, unsupported, described, read } = table;
     let counts = [
         *first_page,
         *described,
+        *read,
         identity.len() as u64,
         pages.len() as u64,
         rows.len() as u64,
@@ -98,7 +99,7 @@ pub fn read(input: impl Read, bytes: u64, identity: &[u8]) -> Option<Table> {
     if size(&counts)?.checked_add(HEADER_BYTES)? as u64 != bytes {
         return None;
     }
-    let [first_page, described, named, pages, rows, rules, gaps] =
+    let [first_page, described, read, named, pages, rows, rules, gaps] =
         *counts.first_chunk::<COUNTS>()?;
     if input.items::<1, _>(named as usize, |[byte]| byte)? != identity {
         return None;
@@ -123,13 +124,13 @@ pub fn read(input: impl Read, bytes: u64, identity: &[u8]) -> Option<Table> {
         let packed = u32::from_le_bytes(row);
         Row::new(packed as u16, (packed >> 16) as u16)
     })?;
-    let table = Table { first_page, pages, rows, rules, uncovered, unsupported, described };
+    let table = Table { first_page, pages, rows, rules, uncovered, unsupported, described, read };
     (input.sum.finalize() == sum && is_sound(&table)).then_some(table)
 }
 
 /// Bytes behind the header; `None` if no file can have as many.
 fn size(counts: &[u64]) -> Option<usize> {
-    let [_, _, named, pages, rows, rules, gaps] = *counts else { return None };
+    let [_, _, _, named, pages, rows, rules, gaps] = *counts else { return None };
     let parts = [
         (counts.len() as u64, 8),
         (named, 1),

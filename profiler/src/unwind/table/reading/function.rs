@@ -1,0 +1,225 @@
+//! Follows every way through one function.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Range,
+};
+
+use iced_x86::{
+    Code as Opcode, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory,
+    Mnemonic,
+};
+
+use super::{Code, state::State};
+use crate::units::Svma;
+
+/// Instructions of the longest function that is read.
+const FUNCTION_MAX: usize = 1 << 15;
+
+/// How many calls of one function may turn out not to return before it is given up.
+const NOT_RETURNING_MAX: usize = 64;
+
+/// A function in which every way that returns has put everything back.
+#[derive(Debug)]
+pub struct Function {
+    /// Its instructions, by where they begin.
+    pub steps: BTreeMap<u64, Step>,
+    /// What it calls in the code that is read.
+    pub calls: Vec<u64>,
+    /// Whether a way leads to a return.
+    returns: bool,
+}
+
+/// Why a function is taken to begin somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// It is called.
+    Called,
+    /// The program begins there.
+    Program,
+    /// Another one ends before it.
+    Supposed,
+}
+
+/// An instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    pub end: u64,
+    /// What holds before it.
+    pub state: State,
+    /// The call that was last returned from before it.
+    after_call: Option<u64>,
+}
+
+/// Reads functions in the code that nothing describes.
+pub struct Reader<'a> {
+    code: &'a Code<'a>,
+    uncovered: &'a [Range<Svma>],
+    facts: InstructionInfoFactory,
+    /// Instructions that may still be read.
+    left: usize,
+}
+
+/// Why a function is not believed as it was read.
+enum Doubt {
+    /// Something does not add up behind that call, or, without one, at all.
+    Contradiction(Option<u64>),
+    TooLong,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(code: &'a Code<'a>, uncovered: &'a [Range<Svma>], instructions: usize) -> Self {
+        Self { code, uncovered, facts: InstructionInfoFactory::new(), left: instructions }
+    }
+
+    /// Whether an address lies in code that nothing describes.
+    pub fn contains(&self, address: u64) -> bool {
+        let after = self.uncovered.partition_point(|range| range.end.0 <= address);
+        self.uncovered.get(after).is_some_and(|range| range.start.0 <= address)
+    }
+
+    /// The function that begins there; `None` if it cannot be believed.
+    ///
+    /// One that is only supposed to begin there has to prove it: some way must lead to a return, and all
+    /// that do must find the stack as it was supposed to be. Had it been another, each of
+    /// them would return to the wrong place.
+    ///
+    /// Behind a call that does not return lies other code. In a function that is known to begin there, what
+    /// does not add up behind a call is taken for that and not followed.
+    pub fn function(&mut self, start: u64, beginning: Beginning) -> Option<Function> {
+        let state = match beginning {
+            Beginning::Called | Beginning::Supposed => State::CALLED,
+            Beginning::Program => State::STARTED,
+        };
+        let mut not_returning = HashSet::new();
+        loop {
+            match self.follow(start, state, &not_returning) {
+                Ok(function) if beginning == Beginning::Supposed => {
+                    return function.returns.then_some(function);
+                }
+                Ok(function) => return Some(function),
+                Err(Doubt::Contradiction(Some(call)))
+                    if beginning != Beginning::Supposed
+                        && not_returning.len() < NOT_RETURNING_MAX =>
+                {
+                    if !not_returning.insert(call) {
+                        return None;
+                    }
+                }
+                Err(Doubt::Contradiction(_) | Doubt::TooLong) => return None,
+            }
+        }
+    }
+
+    /// The next place behind `at`, and before `end`, where a function may begin: behind padding.
+    pub fn behind_padding(&self, mut at: u64, end: u64) -> Option<u64> {
+        while at < end {
+            match self.decode(at) {
+                Some(padding) if is_padding(&padding) => at = padding.next_ip(),
+                Some(_) => return Some(at),
+                None => at += 1,
+            }
+        }
+        None
+    }
+
+    /// The next place behind `at` that is reached from elsewhere, or not at all.
+    pub fn behind_last(&mut self, mut at: u64, end: u64) -> u64 {
+        while at < end {
+            self.left = self.left.saturating_sub(1);
+            let Some(instruction) = self.decode(at) else { return at + 1 };
+            at = instruction.next_ip();
+            let goes_on = match instruction.flow_control() {
+                FlowControl::Next | FlowControl::Interrupt => !is_trap(&instruction),
+                FlowControl::Call | FlowControl::IndirectCall | FlowControl::ConditionalBranch => {
+                    true
+                }
+                _ => false,
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        at
+    }
+
+    fn follow(
+        &mut self,
+        start: u64,
+        state: State,
+        not_returning: &HashSet<u64>,
+    ) -> Result<Function, Doubt> {
+        let mut function = Function { steps: BTreeMap::new(), calls: Vec::new(), returns: false };
+        let mut ways = vec![(start, state, None)];
+        while let Some((at, state, after_call)) = ways.pop() {
+            if !self.contains(at) {
+                continue;
+            }
+            let mut state = state;
+            if let Some(known) = function.steps.get(&at) {
+                let after_call = after_call.or(known.after_call);
+                let met = known.state.meet(state).ok_or(Doubt::Contradiction(after_call))?;
+                if met == known.state {
+                    continue;
+                }
+                // Less is known than was thought: what follows is gone through again.
+                state = met;
+            }
+            self.left = self.left.checked_sub(1).ok_or(Doubt::TooLong)?;
+            if function.steps.len() == FUNCTION_MAX {
+                return Err(Doubt::TooLong);
+            }
+            let contradiction = Doubt::Contradiction(after_call);
+            let Some(instruction) = self.decode(at) else { return Err(contradiction) };
+            let end = instruction.next_ip();
+            function.steps.insert(at, Step { end, state, after_call });
+            let target = instruction.near_branch_target();
+            match instruction.flow_control() {
+                FlowControl::Next | FlowControl::Interrupt if !is_trap(&instruction) => {
+                    ways.push((end, state.after(&instruction, &mut self.facts), after_call));
+                }
+                FlowControl::Call if instruction.mnemonic() != Mnemonic::Call => {
+                    // A system call.
+                    ways.push((end, state.after(&instruction, &mut self.facts), after_call));
+                }
+                FlowControl::Call | FlowControl::IndirectCall => {
+                    if instruction.code() == Opcode::Call_rel32_64 && self.contains(target) {
+                        function.calls.push(target);
+                    }
+                    // What an outermost function calls last does not return.
+                    if !state.is_outermost && !not_returning.contains(&at) {
+                        let state = state.after(&instruction, &mut self.facts);
+                        ways.push((end, state, Some(at)));
+                    }
+                }
+                FlowControl::UnconditionalBranch => ways.push((target, state, after_call)),
+                FlowControl::ConditionalBranch => {
+                    ways.push((end, state, after_call));
+                    ways.push((target, state, after_call));
+                }
+                FlowControl::Return if !state.may_return() => return Err(contradiction),
+                FlowControl::Return => function.returns = true,
+                _ => {}
+            }
+        }
+        Ok(function)
+    }
+
+    fn decode(&self, at: u64) -> Option<Instruction> {
+        let (start, bytes) = self.code.segments.iter().find(|(start, bytes)| {
+            at.checked_sub(start.0).is_some_and(|offset| offset < bytes.len() as u64)
+        })?;
+        let bytes = &bytes[usize::try_from(at - start.0).ok()?..];
+        let instruction = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
+        (!instruction.is_invalid()).then_some(instruction)
+    }
+}
+
+/// Whether nothing goes on behind an instruction that decodes like any other.
+fn is_trap(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Hlt | Mnemonic::Int3)
+}
+
+fn is_padding(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Int3)
+}
