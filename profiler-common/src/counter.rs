@@ -48,6 +48,9 @@ counters! {
     UserStackUnreadable = "user_stack_unreadable",
     /// Waits whose kernel stack could not be taken.
     KernelStackMissing = "kernel_stack_missing",
+    /// Kernel stacks that were taken for one known from before and were another; looked for only where
+    /// stacks are checked.
+    KernelStacksMistaken = "kernel_stacks_mistaken",
     /// Waits that had no room for their stack when stacks are taken at switch-out.
     CapturesRefused = "captures_refused",
     /// Waits that were open at the end of the window and whose stacks could not be taken.

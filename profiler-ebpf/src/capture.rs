@@ -14,6 +14,7 @@ use profiler_common::{
 
 use crate::{
     bounds::bounded,
+    chain::Place,
     config, emit,
     maps::{CHECK_DRAFT, CHECK_ROOM, DRAFT, DUE, Draft, Due, PENDING, count},
     offcpu, task,
@@ -143,8 +144,9 @@ pub fn without_stacks<const BYTES: usize>(draft: &mut Draft<BYTES>) {
 #[inline(always)]
 fn take_stacks<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *mut c_void) {
     without_stacks(draft);
-    take_kernel_stack(draft, ctx);
-    if !task::current_user_regs(&mut draft.event.regs) {
+    let has_regs = task::current_user_regs(&mut draft.event.regs);
+    take_kernel_stack::<L, _>(draft, ctx);
+    if !has_regs {
         count(Counter::RegistersMissing);
         return;
     }
@@ -158,7 +160,28 @@ fn take_stacks<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *m
 }
 
 #[inline(always)]
-fn take_kernel_stack<const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *mut c_void) {
+fn take_kernel_stack<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *mut c_void) {
+    if L::LOOPS
+        && let Some(mut place) = Place::look(&draft.event, ctx)
+    {
+        let known = place.recall(&mut draft.event);
+        if known && config::copy_always() != 0 {
+            place.keep(&draft.event);
+            unwind_kernel_stack(draft, ctx);
+            if !place.kept(&draft.event) {
+                count(Counter::KernelStacksMistaken);
+            }
+        } else if !known {
+            unwind_kernel_stack(draft, ctx);
+            place.learn(&draft.event);
+        }
+        return;
+    }
+    unwind_kernel_stack(draft, ctx);
+}
+
+#[inline(always)]
+fn unwind_kernel_stack<const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *mut c_void) {
     let room = (8 * KERNEL_FRAMES) as u32;
     let frames = draft.event.kernel.as_mut_ptr().cast();
     let skip = u64::from(config::kernel_stack_skip());

@@ -16,6 +16,7 @@
 mod bounds;
 mod capture;
 mod census;
+mod chain;
 mod config;
 mod emit;
 mod maps;

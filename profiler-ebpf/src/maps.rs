@@ -1,10 +1,12 @@
 //! Every map of the kernel side.
 
+use crate::bounds::bounded;
 use aya_ebpf::{
     btf_maps::{Array as BtfArray, ArrayOfMaps},
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
+
 use profiler_common::{
     code::{
         CHUNKS_MAX, Chunk, MAPPINGS_MAX, Mapping, PAGES_MAX, ProcessCode, RULES_MAX, TablePage,
@@ -114,6 +116,75 @@ pub struct Found {
     pub rule: Rule,
 }
 
+/// Words of a kernel stack that are looked at; a power of two.
+pub const COPY_WORDS: usize = 128;
+/// Kernel stacks that are known on each CPU; a power of two.
+pub const KNOWN_CHAINS: usize = 128;
+/// Frames that a known kernel stack has fewer than; a power of two.
+pub const KNOWN_FRAMES: usize = 32;
+
+/// A part of a kernel stack, from near its innermost frame on.
+#[repr(C)]
+pub struct StackCopy {
+    /// Where the innermost frame is near.
+    pub here: u64,
+    /// Words before that.
+    pub skip: u64,
+    /// A word that was read alone: the outermost return address.
+    pub word: u64,
+    /// The words.
+    pub words: [u64; COPY_WORDS],
+}
+
+impl StackCopy {
+    /// A word of the copy, by an index below [`COPY_WORDS`].
+    #[inline(always)]
+    pub fn at(&self, index: u64) -> u64 {
+        let index = bounded::<{ COPY_WORDS as i32 - 1 }>(index);
+        // SAFETY: there are that many. Checked indexing would bring code that cannot end.
+        unsafe { *self.words.as_ptr().add(index as usize) }
+    }
+}
+
+/// A kernel stack that is known, or about to be.
+#[repr(C)]
+pub struct Chain {
+    /// The kind of wait; 0 for none.
+    pub key: u64,
+    /// The outermost return address.
+    pub outermost: u64,
+    /// How many frames it has before the outermost one; 0 while they are not all known.
+    pub frames: u32,
+    /// How many it will have.
+    pub inner: u32,
+    /// How often a stack was another one since.
+    pub misses: u32,
+    /// Stacks that it was learned from.
+    pub tries: u32,
+    /// Stacks from which not to learn.
+    pub patience: u32,
+    /// Keeps the places aligned.
+    pub reserved: u32,
+    /// Its frames, leaf first.
+    pub places: [Places; KNOWN_FRAMES],
+}
+
+/// Where a return address lies.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Places {
+    /// The return address.
+    pub address: u64,
+    /// The words that had it in every stack so far, a bit each.
+    pub left: [u64; 2],
+    /// Those of them that have it in this stack.
+    pub next: [u64; 2],
+    /// How many these are.
+    pub count: u32,
+    /// The last one of them, from the innermost frame.
+    pub offset: u32,
+}
+
 /// The boundaries of the window; the one thing that changes while the programs run.
 #[map]
 pub static WINDOW: Array<Window> = Array::with_max_entries(1, 0);
@@ -176,6 +247,14 @@ pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
 /// loader makes room for each CPU.
 #[map]
 pub static FOUND: Array<[Found; 1 << FOUND_BITS]> = Array::with_max_entries(1, 0);
+
+/// The kernel stack that is looked at on this CPU.
+#[map]
+pub static COPY: PerCpuArray<StackCopy> = PerCpuArray::with_max_entries(1, 0);
+
+/// The kernel stacks known on each CPU. The loader makes room for each CPU.
+#[map]
+pub static CHAINS: Array<[Chain; KNOWN_CHAINS]> = Array::with_max_entries(1, 0);
 
 /// What was lost, by [`Counter`].
 #[map]

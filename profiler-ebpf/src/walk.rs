@@ -25,6 +25,9 @@ const ROW_STEPS: u32 = CHUNK_ROWS.ilog2();
 
 /// How a walk repeats its step.
 pub trait Looping {
+    /// Whether the kernel has `bpf_loop`.
+    const LOOPS: bool;
+
     /// Repeats [`advance`] until it says 1, or there are enough frames; false if it does not walk.
     fn repeat(context: &mut Loop) -> bool;
 }
@@ -38,6 +41,8 @@ pub struct ByHelper;
 pub struct Never;
 
 impl Looping for ByHelper {
+    const LOOPS: bool = true;
+
     #[inline(always)]
     fn repeat(context: &mut Loop) -> bool {
         let step: extern "C" fn(u64, *mut Loop) -> i64 = advance;
@@ -51,6 +56,8 @@ impl Looping for ByHelper {
 }
 
 impl Looping for Never {
+    const LOOPS: bool = false;
+
     #[inline(always)]
     fn repeat(_: &mut Loop) -> bool {
         false

@@ -359,7 +359,8 @@ pub(super) fn load_object(
         .map_max_entries("EVENTS", request.ring_bytes)
         .map_max_entries("THREADS", request.threads_max)
         .map_max_entries("PENDING", pending)
-        .map_max_entries("FOUND", cpus);
+        .map_max_entries("FOUND", cpus)
+        .map_max_entries("CHAINS", cpus);
     for (name, value) in &globals {
         loader.override_global(name, value, true);
     }
