@@ -77,8 +77,20 @@ pub struct Request {
     pub threads_max: u32,
     /// For how many of them stacks can be kept where they are taken at switch-out.
     pub kept_stacks_max: u32,
+    /// When user stacks are copied.
+    pub stack_copies: StackCopies,
     /// Whether the kernel side writes its debug log.
     pub log: bool,
+}
+
+/// When the kernel side sends a copy of the user stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum StackCopies {
+    /// Where its own walk does not find all frames.
+    WhereNeeded = 0,
+    /// With every stack.
+    Always = 1,
 }
 
 /// The programs, loaded and attached, with nothing measured until a window is opened.
@@ -307,6 +319,7 @@ fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
         ("PT_REGS_OFFSET", PT_REGS_OFFSET),
         ("TASK_ON_CPU_BYTES", probe.on_cpu_bytes),
         ("KERNEL_STACK_SKIP", skip),
+        ("COPY_ALWAYS", request.stack_copies as u32),
     ]
     .into_iter()
     .chain(probe.offsets.iter().copied())

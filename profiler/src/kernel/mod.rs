@@ -21,5 +21,5 @@ pub mod stats;
 pub mod usage;
 
 pub use events::Event;
-pub use load::{Programs, Request};
+pub use load::{Programs, Request, StackCopies};
 pub use probe::Probe;

@@ -10,9 +10,11 @@ use std::{
 };
 
 use object::read::ReadCache;
+use profiler_common::{event::IntervalEvent, stack::INTERRUPTED};
 
+use super::{collect::stacks::WalkedStack, ends};
 use crate::{
-    recording::{CodeAddress, FrameKind, Mapping, Module, ModuleId, RawFrame, Record, StackEnd},
+    recording::{CodeAddress, FrameKind, Mapping, Module, ModuleId, RawFrame, Record},
     symbols::{LiveFile, LiveFiles},
     target::{self, ExecMapping, MappingKind},
     units::{Avma, Ktime, Pid},
@@ -125,7 +127,7 @@ impl CodeMap {
         stack: &[u8],
         at: Ktime,
         facts: &mut Vec<Record>,
-    ) -> (Vec<RawFrame>, StackEnd) {
+    ) -> WalkedStack {
         if !self.processes.contains_key(&pid) {
             self.refresh(pid, at, facts);
         }
@@ -142,18 +144,27 @@ impl CodeMap {
             }
         }
         let process = self.processes.entry(pid).or_default();
-        let frames = walk.frames.iter().map(|frame| process.place(*frame)).collect();
-        let end = match walk.end {
-            WalkEnd::Complete => StackEnd::Complete,
-            WalkEnd::TooDeep | WalkEnd::SliceTooShort => StackEnd::Truncated,
-            WalkEnd::NoMapping(_)
-            | WalkEnd::Unsupported
-            | WalkEnd::Unreadable
-            | WalkEnd::NotAdvancing
-            | WalkEnd::RegisterLost
-            | WalkEnd::BadFramePointer => StackEnd::Broken,
+        WalkedStack {
+            frames: walk.frames.iter().map(|frame| process.place(*frame)).collect(),
+            end: ends::of_copy(walk.end),
+            by_frame_pointer: walk.by_frame_pointer,
+        }
+    }
+
+    /// The frames that the kernel side walked to in a process.
+    pub fn kernel_walk(&self, event: &IntervalEvent, frames: &[u64]) -> WalkedStack {
+        let process = self.processes.get(&Pid(event.tgid));
+        let in_syscall = event.regs.orig_ax >= 0;
+        let place = |(depth, frame): (usize, &u64)| {
+            let is_return_address = if depth == 0 { in_syscall } else { frame & INTERRUPTED == 0 };
+            let frame = WalkedFrame { address: Avma(frame & !INTERRUPTED), is_return_address };
+            Some(process?.place(frame))
         };
-        (frames, end)
+        WalkedStack {
+            frames: frames.iter().enumerate().filter_map(place).collect(),
+            end: ends::of_kernel(event.walk_end),
+            by_frame_pointer: event.by_frame_pointer,
+        }
     }
 
     /// The processes whose mappings are known.

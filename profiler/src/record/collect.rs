@@ -1,26 +1,27 @@
 //! What came out of the ring buffer, turned into the facts of a recording.
 
 mod close;
-mod stacks;
+pub mod stacks;
 
 use std::collections::HashMap;
 
 use profiler_common::{
     counter::Counter,
     event::{HAS_REGS, IntervalEvent, OPEN_AT_START, PREEMPTED, ThreadEvent},
+    stack::WalkEnd,
     state::{OFF_AT_START, Span, ThreadState},
 };
 
-use self::stacks::StackTable;
-use super::code::CodeMap;
+use self::stacks::{StackTable, WalkedStack};
+use super::{check::Checker, code::CodeMap};
 use crate::{
     kernel::{
         Event,
         events::{self, UserPart},
     },
     recording::{
-        Interval, KernelStackId, RawFrame, Record, Regs, Session, StackEnd, ThreadName,
-        ThreadTotals, UserStackId,
+        Interval, KernelStackId, Part, Record, Regs, Session, StackEnd, ThreadName, ThreadTotals,
+        UserStackId,
         file::{WriteError, Writer},
     },
     units::{Avma, Ktime, Nanos, Pid, Tid},
@@ -46,6 +47,8 @@ pub struct Collector {
     present: HashMap<Tid, ThreadEvent>,
     /// Processes that replaced their program.
     execs: HashMap<Pid, Ktime>,
+    /// Compares stacks of the kernel side with walks of their copies, where that was asked for.
+    pub checker: Option<Checker>,
     /// What was recorded, for the progress line.
     pub tally: Tally,
     lost: HashMap<Counter, u64>,
@@ -81,6 +84,7 @@ impl Collector {
             swept: HashMap::new(),
             present: HashMap::new(),
             execs: HashMap::new(),
+            checker: None,
             tally: Tally::default(),
             lost: HashMap::new(),
             scratch: Vec::new(),
@@ -282,22 +286,24 @@ impl Collector {
         }
         let regs = WalkRegs::of(&event.regs);
         let mut facts = std::mem::take(&mut self.scratch);
-        let (frames, end) = self.code.walk(Pid(event.tgid), &regs, user.slice, at, &mut facts);
+        let walked = self.code.walk(Pid(event.tgid), &regs, user.slice, at, &mut facts);
         self.append_all(facts)?;
-        match end {
-            StackEnd::Complete => {}
-            StackEnd::Truncated => self.lose(Counter::StacksTruncated),
-            StackEnd::Broken => self.lose(Counter::StacksBroken),
+        if let Some(checker) = &mut self.checker
+            && event.walk_end != WalkEnd::NotWalked as u32
+        {
+            checker.check(self.code.kernel_walk(event, &user.frames), &walked);
         }
-        Ok((Some(self.user_stack(frames, end)?), kernel_stack))
+        if let StackEnd::Incomplete(why) = walked.end {
+            self.lose(match why.part() {
+                Part::Truncated => Counter::StacksTruncated,
+                Part::Broken => Counter::StacksBroken,
+            });
+        }
+        Ok((Some(self.user_stack(walked)?), kernel_stack))
     }
 
-    fn user_stack(
-        &mut self,
-        frames: Vec<RawFrame>,
-        end: StackEnd,
-    ) -> Result<UserStackId, WriteError> {
-        let (id, new) = self.stacks.user(frames, end);
+    fn user_stack(&mut self, walked: WalkedStack) -> Result<UserStackId, WriteError> {
+        let (id, new) = self.stacks.user(walked);
         let Some(stack) = new else { return Ok(id) };
         let appended = self.append(Record::UserStack(stack.clone()));
         appended.map(|()| self.stacks.keep_user(stack))

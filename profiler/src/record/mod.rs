@@ -6,17 +6,21 @@
 //! - `window` opens and closes the measured window.
 //! - `events` takes what the ring buffer holds.
 //! - `collect` turns ring buffer records into facts.
+//! - `check` compares the kernel side's stacks with the recorder's own.
+//! - `ends` says how walks ended.
 //! - `code` knows which files' code a process has mapped.
 //! - `cost` is what the recorder itself cost.
 //! - `stop` hears Ctrl-C.
 //! - `progress` is the line on a terminal.
 //! - [`clock`] tells the present instant.
 
+mod check;
 pub mod clock;
 mod code;
 mod collect;
 mod command;
 mod cost;
+mod ends;
 mod events;
 pub mod launch;
 mod progress;
@@ -41,6 +45,7 @@ use tokio::{io::unix::AsyncFd, sync::watch, time::MissedTickBehavior};
 pub use command::run;
 
 use self::{
+    check::Checker,
     collect::Collector,
     events::{BATCH, tolerate},
     launch::Launched,
@@ -48,7 +53,7 @@ use self::{
 };
 use crate::{
     failure::Failure,
-    kernel::{self, Probe, Programs, Request},
+    kernel::{self, Probe, Programs, Request, StackCopies},
     recording::{
         Counters, End, EndReason, Ending, Record, Recording, Session,
         file::{WriteError, Writer},
@@ -98,6 +103,9 @@ pub struct Plan {
     pub bpf_stats: bool,
     /// Whether the debug log of the kernel side is printed.
     pub bpf_log: bool,
+    /// When user stacks are copied; always means that every stack is walked by both sides and
+    /// compared.
+    pub stack_copies: StackCopies,
     /// Where names are looked for.
     pub symbols: SymbolOptions,
 }
@@ -169,6 +177,7 @@ async fn watch(
     let log = plan.bpf_log.then(|| programs.take_log(StderrLog)).transpose()?;
     let events = kernel::readiness::of_ring(programs.take_events()?)?;
     let mut collector = Collector::new(Writer::create(&plan.recording, plan.max_size)?);
+    collector.checker = (plan.stack_copies == StackCopies::Always).then(Checker::default);
 
     let start = window::open(&mut programs).await?;
     collector.window_opened(start);
@@ -317,6 +326,9 @@ impl Run<'_> {
             .close(states, end, plan.min_block)
             .or_else(|refused| tolerate(Err::<(), _>(refused)).map(|()| end))?;
         tolerate(append_names(&mut collector, session, &plan.symbols))?;
+        if let Some(checker) = collector.checker.take() {
+            tolerate(collector.append(Record::StackCheck(checker.finish())))?;
+        }
         let counters = Counter::ALL
             .iter()
             .map(|&counter| (counter.name().to_owned(), collector.lost(counter)))
@@ -347,6 +359,7 @@ fn request(plan: &Plan, hook: HookPath, pid: Pid) -> Request {
         ring_bytes: plan.ring_bytes,
         threads_max: THREADS_MIN.max(threads * THREADS_FACTOR),
         kept_stacks_max: KEPT_STACKS_MIN + threads,
+        stack_copies: plan.stack_copies,
         log: plan.bpf_log,
     }
 }
@@ -381,6 +394,7 @@ fn append_names(
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        stack_check: None,
         ending: Ending::Unfinished { offset: 0 },
     };
     let names = symbols::resolve(&stacks, &collector.code.live_files(), symbols);
