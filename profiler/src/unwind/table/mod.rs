@@ -8,7 +8,7 @@ mod layout;
 mod machine;
 mod rules;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::ops::Range;
 
