@@ -29,6 +29,8 @@ macro_rules! counters {
 counters! {
     /// Intervals that found the ring buffer full; their time is kept, as unknown.
     IntervalsDropped = "intervals_dropped",
+    /// Intervals that the recording had no room for; their time is kept, as unknown.
+    IntervalsRefused = "intervals_refused",
     /// Process events that found the ring buffer full.
     EventsDropped = "events_dropped",
     /// Threads that found the state map full and were not measured.
@@ -54,10 +56,18 @@ counters! {
     StacksTruncated = "stacks_truncated",
     /// User stacks whose walk stopped at a frame it could not leave.
     StacksBroken = "stacks_broken",
+    /// User stacks that the kernel walked through mappings which others had taken the place of; they
+    /// end where that is so.
+    StacksOutdated = "stacks_outdated",
     /// Ring buffer records that the reader did not understand.
     EventsMalformed = "events_malformed",
     /// Times a process's mappings could not be read again when they had changed.
     MappingsUnread = "mappings_unread",
+    /// Executable mappings that were made and not heard of, of any process on the machine.
+    MappingsUnheard = "mappings_unheard",
+    /// Files and processes whose unwind tables found no room in the kernel; stacks through them are
+    /// walked from copies.
+    TablesRefused = "tables_refused",
     /// Executable files that could not be opened, so that stacks through them break.
     ModulesUnreadable = "modules_unreadable",
 }

@@ -3,6 +3,9 @@
 /// Bytes of the user stack, from the stack pointer upwards, that one capture holds at most.
 pub const USER_SLICE_BYTES: usize = 16 * 1024;
 
+/// The same where every stack is copied to check the walk in the kernel.
+pub const CHECK_SLICE_BYTES: usize = 512 * 1024;
+
 /// Kernel return addresses one capture holds at most; deeper kernel stacks keep their leaf side.
 pub const KERNEL_FRAMES: usize = 48;
 

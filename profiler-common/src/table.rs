@@ -90,6 +90,12 @@ impl Row {
         Self(low as u32 | (rule as u32) << 16)
     }
 
+    /// It as a number: where it begins in the low half, its rule in the high half.
+    #[inline]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
     /// Where in the page it begins.
     #[inline]
     pub const fn low(self) -> u16 {

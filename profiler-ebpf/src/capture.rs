@@ -9,18 +9,16 @@ use aya_ebpf::helpers::{
 use profiler_common::{
     counter::Counter,
     event::{HAS_REGS, PREEMPTED, UserRegs},
-    stack::{KERNEL_FRAMES, PAGE_BYTES, USER_SLICE_BYTES, WalkEnd},
+    stack::{CHECK_SLICE_BYTES, KERNEL_FRAMES, PAGE_BYTES, USER_SLICE_BYTES, WalkEnd},
 };
 
 use crate::{
     bounds::bounded,
     config, emit,
-    maps::{DRAFT, DUE, Draft, Due, PENDING, count},
-    offcpu, task, walk,
+    maps::{CHECK_DRAFT, CHECK_ROOM, DRAFT, DUE, Draft, Due, PENDING, count},
+    offcpu, task,
+    walk::{self, Looping},
 };
-
-/// Pieces in which a slice is read: it can begin and end inside a page.
-const PIECES: u64 = USER_SLICE_BYTES as u64 / PAGE_BYTES + 1;
 
 /// Has the switch-in of the current thread accounted if `sched_switch` did not see it.
 #[inline(always)]
@@ -34,21 +32,33 @@ pub fn recover_unseen(ctx: *mut c_void) {
 
 /// The switch-in program: sends the interval that `sched_switch` just ended for this thread.
 #[inline(always)]
-pub fn resumed(ctx: *mut c_void) {
+pub fn resumed<L: Looping>(ctx: *mut c_void) {
     let Some(due) = DUE.get_ptr_mut(0) else { return };
     // SAFETY: a per-CPU value, written by `sched_switch` on this CPU within this context switch.
     let due = unsafe { &mut *due };
     if due.tid == 0 || due.tid != bpf_get_current_pid_tgid() as u32 {
         return;
     }
-    let Some(draft) = DRAFT.get_ptr_mut(0) else { return };
-    // SAFETY: a per-CPU value; the hooks that use it run with preemption disabled.
-    let draft = unsafe { &mut *draft };
+    if config::copy_always() != 0 {
+        // SAFETY: the helper has no preconditions.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        let Some(draft) = CHECK_DRAFT.get_ptr_mut(cpu) else { return };
+        // SAFETY: as below.
+        send::<L, _>(unsafe { &mut *draft }, due, ctx);
+    } else {
+        let Some(draft) = DRAFT.get_ptr_mut(0) else { return };
+        // SAFETY: a value of this CPU; the hooks that use it run with preemption disabled.
+        send::<L, _>(unsafe { &mut *draft }, due, ctx);
+    }
+}
+
+#[inline(always)]
+fn send<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>, due: &mut Due, ctx: *mut c_void) {
     describe(draft, due);
     due.tid = 0;
     draft.event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
     if due.flags & PREEMPTED == 0 {
-        take_stacks(draft, ctx);
+        take_stacks::<L, _>(draft, ctx);
     } else {
         without_stacks(draft);
     }
@@ -57,7 +67,7 @@ pub fn resumed(ctx: *mut c_void) {
 
 /// At switch-out, where that is the only place: keeps the stacks of a wait of unknown length.
 #[inline(always)]
-pub fn keep_at_switch_out(key: u64, ctx: *mut c_void) {
+pub fn keep_at_switch_out<L: Looping>(key: u64, ctx: *mut c_void) {
     let draft = match PENDING.get_ptr_mut(&key) {
         Some(draft) => draft,
         None => {
@@ -77,7 +87,7 @@ pub fn keep_at_switch_out(key: u64, ctx: *mut c_void) {
     let draft = unsafe { &mut *draft };
     draft.event.flags = 0;
     draft.event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
-    take_stacks(draft, ctx);
+    take_stacks::<L, _>(draft, ctx);
 }
 
 /// At the switch-in of a thread whose stacks were kept at switch-out: sends its interval.
@@ -105,7 +115,7 @@ pub fn send_kept(due: &Due, key: u64, ctx: *mut c_void) {
 
 /// Everything about the interval but its stacks and the thread's name.
 #[inline(always)]
-fn describe(draft: &mut Draft, due: &Due) {
+fn describe<const BYTES: usize>(draft: &mut Draft<BYTES>, due: &Due) {
     draft.event.span = due.span;
     draft.event.tid = due.tid;
     draft.event.tgid = due.tgid;
@@ -118,7 +128,7 @@ fn describe(draft: &mut Draft, due: &Due) {
 }
 
 #[inline(always)]
-pub fn without_stacks(draft: &mut Draft) {
+pub fn without_stacks<const BYTES: usize>(draft: &mut Draft<BYTES>) {
     draft.event.kernel_frames = 0;
     draft.event.user_frames = 0;
     draft.event.user_bytes = 0;
@@ -131,7 +141,7 @@ pub fn without_stacks(draft: &mut Draft) {
 /// Registers, kernel stack and user frames of the current thread; a copy of its user stack where
 /// the frames are not all that can be had.
 #[inline(always)]
-fn take_stacks(draft: &mut Draft, ctx: *mut c_void) {
+fn take_stacks<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *mut c_void) {
     without_stacks(draft);
     take_kernel_stack(draft, ctx);
     if !task::current_user_regs(&mut draft.event.regs) {
@@ -139,7 +149,7 @@ fn take_stacks(draft: &mut Draft, ctx: *mut c_void) {
         return;
     }
     draft.event.flags |= HAS_REGS;
-    walk::walk(draft);
+    walk::walk::<L, _>(draft);
     let is_whole = draft.event.walk_end == WalkEnd::Complete as u32
         || draft.event.walk_end == WalkEnd::TooDeep as u32;
     if !is_whole || config::copy_always() != 0 {
@@ -148,7 +158,7 @@ fn take_stacks(draft: &mut Draft, ctx: *mut c_void) {
 }
 
 #[inline(always)]
-fn take_kernel_stack(draft: &mut Draft, ctx: *mut c_void) {
+fn take_kernel_stack<const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *mut c_void) {
     let room = (8 * KERNEL_FRAMES) as u32;
     let frames = draft.event.kernel.as_mut_ptr().cast();
     let skip = u64::from(config::kernel_stack_skip());
@@ -162,7 +172,7 @@ fn take_kernel_stack(draft: &mut Draft, ctx: *mut c_void) {
 }
 
 #[inline(always)]
-fn take_user_slice(draft: &mut Draft) {
+fn take_user_slice<const BYTES: usize>(draft: &mut Draft<BYTES>) {
     let copied = copy_slice(draft, |to, bytes, from| {
         // SAFETY: `to` has room for a page, `bytes` is at most that; the helper checks `from`.
         unsafe { bpf_probe_read_user(to, bytes as u32, from) == 0 }
@@ -176,26 +186,28 @@ fn take_user_slice(draft: &mut Draft) {
 /// Copies the user stack from the stack pointer upwards, page by page so that the end of the stack
 /// costs only what lies beyond it. Returns the number of bytes copied.
 #[inline(always)]
-pub fn copy_slice(
-    draft: &mut Draft,
+pub fn copy_slice<const BYTES: usize>(
+    draft: &mut Draft<BYTES>,
     read: impl Fn(*mut c_void, u64, *const c_void) -> bool,
 ) -> u64 {
     let sp = draft.event.regs.sp;
     let user = draft.user.as_mut_ptr();
+    let most = BYTES as u64 - PAGE_BYTES;
     let mut copied = 0_u64;
-    for _ in 0..PIECES {
-        if copied >= USER_SLICE_BYTES as u64 {
+    // It can begin and end inside a page.
+    for _ in 0..BYTES as u64 / PAGE_BYTES {
+        if copied >= most {
             break;
         }
         let from = sp + copied;
         let to_page_end = PAGE_BYTES - (from & (PAGE_BYTES - 1));
-        let room = USER_SLICE_BYTES as u64 - copied;
+        let room = most - copied;
         let bytes = bounded::<{ PAGE_BYTES as i32 * 2 - 1 }>(if to_page_end < room {
             to_page_end
         } else {
             room
         });
-        let at = bounded::<{ USER_SLICE_BYTES as i32 - 1 }>(copied);
+        let at = within::<BYTES>(copied);
         // SAFETY: `at` is inside the slice, behind which lies a spare page.
         let to = unsafe { user.add(at as usize) };
         if bytes > PAGE_BYTES || !read(to.cast(), bytes, from as *const c_void) {
@@ -204,4 +216,14 @@ pub fn copy_slice(
         copied += bytes;
     }
     copied
+}
+
+/// An offset inside a slice that has `BYTES` with its spare page.
+#[inline(always)]
+fn within<const BYTES: usize>(offset: u64) -> u64 {
+    if BYTES == CHECK_ROOM {
+        bounded::<{ CHECK_SLICE_BYTES as i32 - 1 }>(offset)
+    } else {
+        bounded::<{ USER_SLICE_BYTES as i32 - 1 }>(offset)
+    }
 }

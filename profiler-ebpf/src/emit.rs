@@ -7,7 +7,7 @@ use aya_log_ebpf::debug;
 use profiler_common::{
     counter::Counter,
     event::{Header, IntervalEvent, Kind, ThreadEvent},
-    stack::{USER_FRAMES, USER_SLICE_BYTES},
+    stack::{PAGE_BYTES, USER_FRAMES},
     state::ThreadState,
 };
 
@@ -16,8 +16,8 @@ use crate::maps::{Draft, EVENTS, count};
 /// Sends a drafted interval of the given [`Kind`] with as many user frames, and as much of the
 /// user stack, as it holds.
 #[inline(always)]
-pub fn interval(draft: &mut Draft, kind: u32, ctx: *mut c_void) {
-    let user_bytes = at_most(draft.event.user_bytes, USER_SLICE_BYTES);
+pub fn interval<const BYTES: usize>(draft: &mut Draft<BYTES>, kind: u32, ctx: *mut c_void) {
+    let user_bytes = at_most(draft.event.user_bytes, BYTES - PAGE_BYTES as usize);
     let frames = if user_bytes > 0 {
         USER_FRAMES as u64
     } else {

@@ -28,11 +28,20 @@ use aya_ebpf::{
     macros::{btf_tracepoint, kprobe},
     programs::{BtfTracePointContext, ProbeContext},
 };
+use walk::{ByHelper, Never};
 
-/// A thread leaves a CPU and another gets it.
+/// A thread leaves a CPU and another gets it. Stacks are taken elsewhere, or are copied here on
+/// kernels without `bpf_loop`.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
-    offcpu::switch(&ctx);
+    offcpu::switch::<Never>(&ctx);
+    0
+}
+
+/// The same, where stacks are walked at switch-out.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn sched_switch_walk(ctx: BtfTracePointContext) -> i32 {
+    offcpu::switch::<ByHelper>(&ctx);
     0
 }
 
@@ -72,7 +81,7 @@ pub fn sched_exit(ctx: BtfTracePointContext) -> i32 {
     let is_switch = ctx.arg::<u64>(0) as u8 != 0;
     if is_switch {
         capture::recover_unseen(ctx.as_ptr());
-        capture::resumed(ctx.as_ptr());
+        capture::resumed::<ByHelper>(ctx.as_ptr());
     }
     0
 }
@@ -80,7 +89,14 @@ pub fn sched_exit(ctx: BtfTracePointContext) -> i32 {
 /// The resumed thread, right after the switch, on kernels without `sched_exit_tp`.
 #[kprobe]
 pub fn finish_task_switch(ctx: ProbeContext) -> u32 {
-    capture::resumed(ctx.as_ptr());
+    capture::resumed::<ByHelper>(ctx.as_ptr());
+    0
+}
+
+/// The same on kernels without `bpf_loop`.
+#[kprobe]
+pub fn finish_task_switch_copy(ctx: ProbeContext) -> u32 {
+    capture::resumed::<Never>(ctx.as_ptr());
     0
 }
 

@@ -12,7 +12,7 @@ use profiler_common::{
     config::Window,
     counter::{COUNT, Counter},
     event::IntervalEvent,
-    stack::{PAGE_BYTES, USER_FRAMES, USER_SLICE_BYTES},
+    stack::{CHECK_SLICE_BYTES, PAGE_BYTES, USER_FRAMES, USER_SLICE_BYTES},
     state::{Span, ThreadState},
     table::Rule,
     unwind::Frame,
@@ -27,14 +27,19 @@ const TARGETS_MAX: u32 = 4_096;
 /// part of the user stack. One page more than the slice, so that a copy of at most a page that starts inside the slice is
 /// always in bounds, which is what the verifier can follow.
 #[repr(C)]
-pub struct Draft {
+pub struct Draft<const BYTES: usize> {
     /// The event.
     pub event: IntervalEvent,
     /// User frames, leaf first.
     pub frames: [u64; USER_FRAMES],
     /// The user stack from the stack pointer upwards.
-    pub user: [u8; USER_SLICE_BYTES + PAGE_BYTES as usize],
+    pub user: [u8; BYTES],
 }
+
+/// Bytes of a copy, and a page to spare.
+pub const SLICE_ROOM: usize = USER_SLICE_BYTES + PAGE_BYTES as usize;
+/// The same where every stack is copied to check the walk.
+pub const CHECK_ROOM: usize = CHECK_SLICE_BYTES + PAGE_BYTES as usize;
 
 /// What `sched_switch` tells the program that runs next on the same CPU, in the resumed thread,
 /// within the same context switch: that it saw the switch, and the interval that ended with it.
@@ -82,7 +87,9 @@ pub struct Walk {
     pub end: u32,
     /// Keeps the fields aligned.
     pub reserved: u32,
-    /// A word that was read alone.
+    /// The rule of the frame that it is at.
+    pub rule: Rule,
+    /// The word that was read last.
     pub word: u64,
     /// Address of the first byte in `window`.
     pub window_at: u64,
@@ -126,15 +133,20 @@ pub static DUE: PerCpuArray<Due> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where the switch-in program builds its record. Its hooks run with preemption disabled.
 #[map]
-pub static DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
+pub static DRAFT: PerCpuArray<Draft<SLICE_ROOM>> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same, by CPU, where every stack is copied to check the walk. The loader makes room for
+/// each CPU then.
+#[map]
+pub static CHECK_DRAFT: Array<Draft<CHECK_ROOM>> = Array::with_max_entries(1, 0);
 
 /// Where the sweep builds its record: one sweep at a time, and it may sleep, so not per CPU.
 #[map]
-pub static SWEEP_DRAFT: Array<Draft> = Array::with_max_entries(1, 0);
+pub static SWEEP_DRAFT: Array<Draft<SLICE_ROOM>> = Array::with_max_entries(1, 0);
 
 /// Stacks taken at switch-out, by [`crate::task::Task::key`]. The loader makes room only where that path is taken.
 #[map]
-pub static PENDING: HashMap<u64, Draft> = HashMap::with_max_entries(1, 0);
+pub static PENDING: HashMap<u64, Draft<SLICE_ROOM>> = HashMap::with_max_entries(1, 0);
 
 /// The code of each watched process, by id.
 #[map]

@@ -24,11 +24,12 @@ use crate::{
     capture, config, emit,
     maps::{DUE, Due, PENDING, PROCESSES, TARGETS, THREADS, When, count, when},
     task::Task,
+    walk::Looping,
 };
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, prev_state)`.
 #[inline(always)]
-pub fn switch(ctx: &BtfTracePointContext) {
+pub fn switch<L: Looping>(ctx: &BtfTracePointContext) {
     let prev = Task::new(ctx.arg(1));
     let next = Task::new(ctx.arg(2));
     let (prev_is_ours, next_is_ours) = (prev.is_watched(), next.is_watched());
@@ -42,7 +43,7 @@ pub fn switch(ctx: &BtfTracePointContext) {
         When::Within { start_ns } => {
             if prev_is_ours {
                 forget_seen();
-                switch_out(prev, task_state(prev, ctx), start_ns, now_ns, ctx.as_ptr());
+                switch_out::<L>(prev, task_state(prev, ctx), start_ns, now_ns, ctx.as_ptr());
             }
             if next_is_ours {
                 switch_in(next, start_ns, now_ns, ctx.as_ptr());
@@ -73,7 +74,13 @@ fn task_state(prev: Task, ctx: &BtfTracePointContext) -> u32 {
 }
 
 #[inline(always)]
-fn switch_out(prev: Task, task_state: u32, start_ns: u64, now_ns: u64, ctx: *mut c_void) {
+fn switch_out<L: Looping>(
+    prev: Task,
+    task_state: u32,
+    start_ns: u64,
+    now_ns: u64,
+    ctx: *mut c_void,
+) {
     let switches = prev.switches();
     let Some(state) = account(prev, Phase::Running, start_ns, switches - 1) else { return };
     // SAFETY: the helper has no preconditions.
@@ -82,7 +89,7 @@ fn switch_out(prev: Task, task_state: u32, start_ns: u64, now_ns: u64, ctx: *mut
     if task_state & TASK_DEAD != 0 {
         end_thread(state, prev.key(), now_ns);
     } else if config::captures_at_switch_out() && task_state != 0 {
-        capture::keep_at_switch_out(prev.key(), ctx);
+        capture::keep_at_switch_out::<L>(prev.key(), ctx);
     }
 }
 
@@ -107,25 +114,34 @@ fn switch_in(next: Task, start_ns: u64, now_ns: u64, ctx: *mut c_void) {
     let Some(due) = due(tid) else { return };
     let switches = next.switches();
     let Some(state) = account(next, Phase::Runnable, start_ns, switches) else { return };
-    let task_state = state.task_state;
-    let was_waiting = state.phase == Phase::Waiting as u32;
     let from_start = state.since_ns == state.from_ns && state.flags & OFF_AT_START != 0;
+    let mut ended = off_cpu(state, tid, switches);
     let Ended::Interval(span) = state.switch_in(now_ns, config::min_block_ns()) else { return };
-    let flags =
-        if was_waiting { 0 } else { PREEMPTED } | if from_start { OPEN_AT_START } else { 0 };
-    *due = Due {
-        span,
+    ended.kind = Kind::Interval as u32;
+    ended.span = span;
+    if from_start {
+        ended.flags |= OPEN_AT_START;
+    }
+    *due = ended;
+    hand_over(due, next.key(), ctx);
+}
+
+/// What is due of a thread that is off-CPU, but for its times.
+#[inline(always)]
+fn off_cpu(state: &ThreadState, tid: u32, kernel_switches: u64) -> Due {
+    let preempted = state.phase != Phase::Waiting as u32;
+    Due {
+        span: Span::default(),
         tid,
         tgid: state.tgid,
-        task_state,
-        flags,
+        task_state: state.task_state,
+        flags: if preempted { PREEMPTED } else { 0 },
         cpu_out: state.cpu_out,
-        kind: Kind::Interval as u32,
+        kind: Kind::Swept as u32,
         seen_tid: tid,
         reserved: 0,
-        kernel_switches: switches,
-    };
-    hand_over(due, next.key(), ctx);
+        kernel_switches,
+    }
 }
 
 /// The first switch-in after the window of a thread that was off-CPU at its end: the stacks of the
@@ -143,18 +159,7 @@ fn resume_late(next: Task, start_ns: u64, ctx: *mut c_void) {
         return;
     }
     state.flags |= SWEPT;
-    *due = Due {
-        span: Span::default(),
-        tid,
-        tgid: state.tgid,
-        task_state: state.task_state,
-        flags: if state.phase == Phase::Waiting as u32 { 0 } else { PREEMPTED },
-        cpu_out: state.cpu_out,
-        kind: Kind::Swept as u32,
-        seen_tid: tid,
-        reserved: 0,
-        kernel_switches: switches,
-    };
+    *due = off_cpu(state, tid, switches);
     hand_over(due, next.key(), ctx);
 }
 

@@ -23,15 +23,49 @@ const MAPPING_STEPS: u32 = PROCESS_MAPPINGS_MAX.ilog2() + 1;
 /// Steps of a binary search in all rows of a chunk.
 const ROW_STEPS: u32 = CHUNK_ROWS.ilog2();
 
+/// How a walk repeats its step.
+pub trait Looping {
+    /// Repeats [`advance`] until it says 1, or there are enough frames; false if it does not walk.
+    fn repeat(context: &mut Loop) -> bool;
+}
+
+/// By the helper `bpf_loop`, whose body the verifier looks at once.
+pub struct ByHelper;
+
+/// Not at all: for programs that take no stacks, and for kernels without the helper.
+///
+/// A loop of its own of 128 frames is more than the million instructions that the verifier follows.
+pub struct Never;
+
+impl Looping for ByHelper {
+    #[inline(always)]
+    fn repeat(context: &mut Loop) -> bool {
+        let step: extern "C" fn(u64, *mut Loop) -> i64 = advance;
+        // SAFETY: the callback is a static function of the program, its context lies on the stack.
+        unsafe {
+            let step = step as *const () as *mut c_void;
+            bpf_loop(USER_FRAMES as u32, step, (&raw mut *context).cast(), 0);
+        }
+        true
+    }
+}
+
+impl Looping for Never {
+    #[inline(always)]
+    fn repeat(_: &mut Loop) -> bool {
+        false
+    }
+}
+
 /// What the loop hands to each of its steps.
-struct Loop {
+pub struct Loop {
     walk: *mut Walk,
     frames: *mut u64,
 }
 
 /// Walks from the drafted registers on: fills in the user frames and how the walk ended.
 #[inline(always)]
-pub fn walk(draft: &mut Draft) {
+pub fn walk<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>) {
     let Some(process) = PROCESSES.get_ptr(&draft.event.tgid) else { return };
     let Some(walk) = WALK.get_ptr_mut(0) else { return };
     // SAFETY: a per-CPU value that only this program uses, with preemption disabled; and a value
@@ -55,11 +89,8 @@ pub fn walk(draft: &mut Draft) {
     // Further from every address than the window is long.
     walk.window_at = 1 << 63;
     let mut context = Loop { walk, frames: (&raw mut draft.frames).cast() };
-    let step: extern "C" fn(u64, *mut Loop) -> i64 = advance;
-    // SAFETY: the callback is a static function of the program, its context lies on the stack.
-    unsafe {
-        let step = step as *const () as *mut c_void;
-        bpf_loop(USER_FRAMES as u32, step, (&raw mut context).cast(), 0);
+    if !L::repeat(&mut context) {
+        return;
     }
     draft.event.user_frames = walk.count;
     draft.event.walk_end = walk.end;
@@ -72,14 +103,10 @@ extern "C" fn advance(index: u64, context: *mut Loop) -> i64 {
     // SAFETY: the context that `walk` passed.
     let (walk, frames) = unsafe { (&mut *(*context).walk, (*context).frames) };
     let lookup = walk.frame.lookup();
-    let rule = match rule(walk, lookup) {
-        Ok(rule) => rule,
-        Err(end) => {
-            walk.end = end as u32;
-            // An address outside of all code is no frame.
-            return 1;
-        }
-    };
+    // An address outside of all code is no frame.
+    if !know_rule(walk, lookup) {
+        return 1;
+    }
     let interrupted = walk.frame.position as u32 == Position::Interrupted as u32 && index > 0;
     let at = bounded::<{ USER_FRAMES as i32 - 1 }>(index);
     // SAFETY: there are that many entries.
@@ -87,13 +114,13 @@ extern "C" fn advance(index: u64, context: *mut Loop) -> i64 {
         *frames.add(at as usize) = walk.frame.ip | if interrupted { INTERRUPTED } else { 0 };
     }
     walk.count = at as u32 + 1;
-    leave(walk, rule)
+    leave(walk)
 }
 
-/// Goes on to the caller of the frame, whose code `rule` leaves.
+/// Goes on to the caller of the frame, by the rule for its code.
 #[inline(always)]
-fn leave(walk: &mut Walk, rule: Rule) -> i64 {
-    let frame = walk.frame;
+fn leave(walk: &mut Walk) -> i64 {
+    let (frame, rule) = (walk.frame, walk.rule);
     let uncovered = rule.cfa as u8 == CfaKind::Uncovered as u8;
     let is_caller = frame.position as u32 == Position::Caller as u32;
     if uncovered && is_caller && (frame.bp & 7 != 0 || frame.bp < frame.sp) {
@@ -115,22 +142,26 @@ fn leave(walk: &mut Walk, rule: Rule) -> i64 {
     1
 }
 
-/// The rule for the instruction that an address lies in: the one found there before, else by search.
+/// Finds the rule for the instruction that an address lies in: the one found there before, else by
+/// search.
 #[inline(always)]
-fn rule(walk: &mut Walk, lookup: u64) -> Result<Rule, WalkEnd> {
+fn know_rule(walk: &mut Walk, lookup: u64) -> bool {
     let generation = walk.process.generation;
     let slot = found_before(lookup);
     if let Some(found) = &slot
         && found.lookup == lookup
         && found.generation == generation
     {
-        return Ok(found.rule);
+        walk.rule = found.rule;
+        return true;
     }
-    let rule = search(walk, lookup)?;
+    if search(walk, lookup) != 0 {
+        return false;
+    }
     if let Some(found) = slot {
-        *found = Found { lookup, generation, reserved: 0, rule };
+        *found = Found { lookup, generation, reserved: 0, rule: walk.rule };
     }
-    Ok(rule)
+    true
 }
 
 /// Where this CPU keeps what was found for an address: stacks come again and again.
@@ -147,8 +178,27 @@ fn found_before(lookup: u64) -> Option<&'static mut Found> {
     Some(unsafe { &mut *all.cast::<Found>().add(at as usize) })
 }
 
+/// Searches the rule for the instruction that an address lies in; 1 if there is none.
+///
+/// A function of its own so that the verifier goes on in one state, however the search went.
+#[inline(never)]
+extern "C" fn search(walk: *mut Walk, lookup: u64) -> u64 {
+    // SAFETY: the one that `walk` took.
+    let walk = unsafe { &mut *walk };
+    match searched(walk, lookup) {
+        Ok(rule) => {
+            walk.rule = rule;
+            0
+        }
+        Err(end) => {
+            walk.end = end as u32;
+            1
+        }
+    }
+}
+
 #[inline(always)]
-fn search(walk: &mut Walk, lookup: u64) -> Result<Rule, WalkEnd> {
+fn searched(walk: &mut Walk, lookup: u64) -> Result<Rule, WalkEnd> {
     if lookup < walk.mapping.start || lookup >= walk.mapping.end {
         find_mapping(walk, lookup)?;
     }
@@ -233,34 +283,34 @@ fn below(left: u64, right: u64) -> u64 {
     difference
 }
 
-/// Eight bytes of the stack, out of a window that follows the walk: frames are small.
+/// Eight bytes of the stack.
 #[inline(always)]
 fn read(walk: &mut Walk, address: u64) -> Option<u64> {
+    if read_word(walk, address) == 0 { Some(walk.word) } else { None }
+}
+
+/// Reads eight bytes of the stack out of a window that follows the walk, for frames are small; 1 if
+/// they cannot be read. A function of its own for the same reason as [`search`].
+#[inline(never)]
+extern "C" fn read_word(walk: *mut Walk, address: u64) -> u64 {
+    // SAFETY: the one that `walk` took.
+    let walk = unsafe { &mut *walk };
     if address.wrapping_sub(walk.window_at) > WINDOW_BYTES as u64 - 8 {
         let window = (&raw mut walk.window).cast::<c_void>();
+        let from = address as *const c_void;
         // SAFETY: the window has that many bytes; the helper checks the address.
-        if unsafe { bpf_probe_read_user(window, WINDOW_BYTES as u32, address as *const c_void) }
-            != 0
-        {
-            return read_alone(walk, address);
+        if unsafe { bpf_probe_read_user(window, WINDOW_BYTES as u32, from) } != 0 {
+            // There is memory near that cannot be read. The window was written in part.
+            walk.window_at = 1 << 63;
+            let word = (&raw mut walk.word).cast::<c_void>();
+            // SAFETY: room for eight bytes; the helper checks the address.
+            return u64::from(unsafe { bpf_probe_read_user(word, 8, from) } != 0);
         }
         walk.window_at = address;
     }
     let at = bounded::<{ WINDOW_BYTES as i32 - 1 }>(address.wrapping_sub(walk.window_at));
+    let window = (&raw const walk.window).cast::<u8>();
     // SAFETY: the window has eight bytes to spare behind every such offset.
-    Some(unsafe {
-        (&raw const walk.window).cast::<u8>().add(at as usize).cast::<u64>().read_unaligned()
-    })
-}
-
-/// Eight bytes near memory that cannot be read.
-#[inline(always)]
-fn read_alone(walk: &mut Walk, address: u64) -> Option<u64> {
-    // The window is written in part.
-    walk.window_at = 1 << 63;
-    let word = (&raw mut walk.word).cast::<c_void>();
-    // SAFETY: room for eight bytes; the helper checks the address.
-    let read =
-        unsafe { bpf_probe_read_user(word, size_of::<u64>() as u32, address as *const c_void) };
-    if read == 0 { Some(walk.word) } else { None }
+    walk.word = unsafe { window.add(at as usize).cast::<u64>().read_unaligned() };
+    0
 }

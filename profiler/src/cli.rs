@@ -301,6 +301,9 @@ pub enum Inspect {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// What this kernel's verifier makes of the programs, in JSON.
+    #[command(hide = true)]
+    Programs,
     /// What a recording holds: session, threads, modules, counters.
     Recording {
         /// The recording.

@@ -1,14 +1,17 @@
 //! Any stage, printed: what the tool sees before it forms an opinion.
 
+pub mod programs;
 pub mod tables;
 
-use std::io::Write;
+use std::{io::Write, path::PathBuf};
 
 use crate::{
+    cache::TableCache,
     cli::Inspect,
     recording::{Ending, Names, Part, Recording, StackEnd, Why, facts::Record, file},
     render::{count, time},
     report, target,
+    terminal::printable,
     units::{Ktime, Nanos, Pid},
 };
 
@@ -20,13 +23,19 @@ pub fn run(what: &Inspect) -> anyhow::Result<()> {
             report::print(|out| Ok(writeln!(out, "{}", description.trim_end())?))
         }
         Inspect::Tables { pid, file } => {
+            let cache = TableCache::open();
             let modules = match (pid, file) {
-                (Some(pid), _) => tables::of_process(Pid(*pid))?,
+                (Some(pid), _) => tables::of_process(Pid(*pid), &cache)?,
                 (None, file) => {
-                    file.iter().map(|file| tables::of_file(file)).collect::<Result<_, _>>()?
+                    let of_file = |file: &PathBuf| tables::of_file(file, &cache);
+                    file.iter().map(of_file).collect::<Result<_, _>>()?
                 }
             };
             report::print(|out| tables::describe(&modules, out))
+        }
+        Inspect::Programs => {
+            let programs = programs::of_this_kernel()?;
+            report::print(|out| programs::print(&programs, out))
         }
         Inspect::Recording { file } => {
             let recording = file::read(file)?;
@@ -76,8 +85,8 @@ fn session(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> {
     let session = &recording.session;
     let (target, host, options) = (&session.target, &session.host, &session.options);
     writeln!(out, "recorder   stallscope {}", session.recorder)?;
-    writeln!(out, "target     pid {}: {}", target.pid, shown(&target.exe.to_string_lossy()))?;
-    writeln!(out, "  command    {}", shown(&target.command.join(" ")))?;
+    writeln!(out, "target     pid {}: {}", target.pid, printable(&target.exe.to_string_lossy()))?;
+    writeln!(out, "  command    {}", printable(&target.command.join(" ")))?;
     writeln!(out, "  build-id   {}", build_id(&target.build_id))?;
     writeln!(out, "  container  {}", target.container.as_deref().unwrap_or("none"))?;
     let (kernel, arch, cpus, boot) = (&host.kernel, &host.arch, host.cpus, &host.boot_id);
@@ -137,7 +146,7 @@ fn threads(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> {
             "  {}/{} {:15} +{} to +{}: running {}, runnable {}, waiting {}, short {}; {} switches",
             thread.pid,
             thread.tid,
-            shown(&thread.name),
+            printable(&thread.name),
             since_start(recording, thread.from),
             since_start(recording, thread.to),
             time(thread.running.0),
@@ -149,7 +158,7 @@ fn threads(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> {
     }
     if recording.totals.is_empty() {
         for thread in &recording.threads {
-            writeln!(out, "  {}/{} {}", thread.pid, thread.tid, shown(&thread.name))?;
+            writeln!(out, "  {}/{} {}", thread.pid, thread.tid, printable(&thread.name))?;
         }
     }
     Ok(())
@@ -163,7 +172,7 @@ fn modules(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> {
             out,
             "  {:3} {}{deleted}, build-id {}",
             module.id.0,
-            shown(&module.path.to_string_lossy()),
+            printable(&module.path.to_string_lossy()),
             build_id(&module.build_id)
         )?;
     }
@@ -215,11 +224,6 @@ fn sorted<T, K: Ord>(items: impl IntoIterator<Item = T>, key: impl Fn(&T) -> K) 
     let mut items = items.into_iter().collect::<Vec<_>>();
     items.sort_by_key(|item| key(item));
     items
-}
-
-/// The target's own words without the control characters that would reach the terminal.
-fn shown(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
 }
 
 fn since_start(recording: &Recording, at: Ktime) -> String {

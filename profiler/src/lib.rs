@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`target`] | which process, which threads, which mappings | parses ELF, judges runtimes |
 //! | [`unwind`] | registers and stack bytes to frames | touches `/proc`, maps or aya |
+//! | [`cache`] | unwind tables kept between recordings | reads what another user could have written, fails |
 //! | [`kernel`] | everything aya | symbolizes, formats, decides policy |
 //! | [`recording`] | timestamped facts in a file | guesses names, keeps classes or floats |
 //! | [`symbols`] | addresses to names | drops a frame |
@@ -15,12 +16,14 @@
 //! | [`render`] | a report to bytes | adds meaning, opens files |
 //!
 //! Two pipelines know many rooms: [`record`] (target to recording) and [`report`] (recording to
-//! bytes). [`units`] and [`failure`] are known to all.
+//! bytes). [`units`], [`failure`] and [`terminal`] are known to all.
 
 pub mod failure;
+pub mod terminal;
 pub mod units;
 
 pub mod analysis;
+pub mod cache;
 pub mod kernel;
 pub mod recording;
 pub mod render;

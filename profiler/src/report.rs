@@ -16,6 +16,7 @@ use crate::{
     recording::{Recording, file},
     render::{self, Format, Style},
     symbols::{self, LiveFiles, SymbolTable},
+    terminal,
 };
 
 /// The file name extension of a recording.
@@ -103,7 +104,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let request = Request { outputs, selection: args.select.selection() };
     let report = write_outputs(&recording, &names, &request)?;
     for (path, _) in &request.outputs.files {
-        eprintln!("wrote {}", path.display());
+        terminal::say(&format!("wrote {}", path.display()));
     }
     match args.format {
         Some(format) => {

@@ -7,6 +7,7 @@
 use std::{collections::HashMap, fs, path::Path, process::Command, time::Duration};
 
 use stallscope::{
+    cache::TableCache,
     inspect::{
         describe, events,
         tables::{self, Code},
@@ -168,7 +169,7 @@ fn the_tables_of_files_are_described() {
         .status()
         .unwrap();
     assert!(status.success());
-    let mut code = tables::of_file(&program).unwrap();
+    let mut code = tables::of_file(&program, &TableCache::none()).unwrap();
     "/srv/app".clone_into(&mut code.name);
     code.tabled.as_mut().unwrap().took = Duration::from_micros(1500);
     let memory = Code {
@@ -178,6 +179,6 @@ fn the_tables_of_files_are_described() {
     };
     check("tables.txt", |out| tables::describe(&[code, memory], out));
 
-    let error = tables::of_file(Path::new(source)).unwrap_err();
+    let error = tables::of_file(Path::new(source), &TableCache::none()).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot make a table of {source}"));
 }

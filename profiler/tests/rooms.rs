@@ -8,8 +8,17 @@ use std::{
 };
 
 /// The rooms in the order in which data flows through them.
-const ROOMS: &[&str] =
-    &["target", "unwind", "kernel", "recording", "symbols", "runtime", "analysis", "render"];
+const ROOMS: &[&str] = &[
+    "target",
+    "unwind",
+    "cache",
+    "kernel",
+    "recording",
+    "symbols",
+    "runtime",
+    "analysis",
+    "render",
+];
 
 /// The pipelines and the command line may know every room; no room may know them.
 const ABOVE: &[&str] = &["record", "report", "inspect", "doctor", "demo", "cli"];

@@ -4,6 +4,7 @@
 //! `stop`, prints one line of JSON, and lives on until stdin ends. An end of stdin at any time is
 //! `stop` too.
 
+mod blocks;
 mod compare;
 mod control;
 mod many;
@@ -11,6 +12,7 @@ mod migrate;
 mod pool;
 mod processes;
 mod queue;
+mod service;
 mod sites;
 mod stage;
 mod storm;
@@ -69,6 +71,18 @@ enum Workload {
     Fork,
     /// A Tokio pool whose workers are blocked, allowed to wait, and idle
     Tokio,
+    /// A Tokio service with 25,000 short waits a second, all at one depth, and idle in between
+    Service {
+        /// Calls between the handler and its wait
+        #[arg(long, default_value_t = 8)]
+        depth: u32,
+    },
+    /// Threads that block for 1 ms, again and again
+    Blocks {
+        /// Blocks a second, all threads together
+        #[arg(long, default_value_t = 10_000)]
+        rate: u32,
+    },
     /// Compares a report with what a workload printed
     Compare {
         /// How far a site may be off, in percent
@@ -104,6 +118,8 @@ fn run(workload: Workload) -> Result<()> {
         Workload::Exec => processes::exec(),
         Workload::Fork => processes::fork(),
         Workload::Tokio => pool::run(),
+        Workload::Service { depth } => service::run(depth),
+        Workload::Blocks { rate } => blocks::run(rate),
         Workload::Compare { within, report, truth } => compare::run(&report, &truth, within),
     }
 }

@@ -104,8 +104,13 @@ pub fn succeeds(command: &mut Command) -> bool {
 
 /// Whether `program` is in the search path.
 pub fn in_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+    path_of(program).is_some()
+}
+
+/// Where in the search path `program` is.
+pub fn path_of(program: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 fn shown(command: &Command) -> String {

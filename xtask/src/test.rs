@@ -4,17 +4,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{ebpf, run, setup};
+use crate::{ebpf, run, setup, verifier};
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("setup", setup::run),
     ("kernel side", kernel_side),
     ("format", format),
     ("lints", lints),
     ("docs", docs),
     ("unit and golden tests", unit_tests),
+    ("verifier budget", verifier::check),
     ("live tests", live_tests),
 ];
 

@@ -43,9 +43,10 @@ impl Selection {
         };
         for asked in &self.threads {
             if !accounts.iter().any(|account| is(account, asked)) {
-                let threads = "the report as .json lists the threads";
+                let threads =
+                    "the recording is whole, and a report of it as .json lists the threads";
                 return Err(
-                    Failure::Usage(format!("no thread {asked} was recorded: {threads}")).into()
+                    Failure::Usage(format!("no thread {asked:?} was recorded; {threads}")).into()
                 );
             }
         }
@@ -57,9 +58,13 @@ impl Selection {
     pub(super) fn apply(&self, mut report: Report) -> Result<Report> {
         for asked in &self.pools {
             if !report.pools.iter().any(|pool| pool.name == *asked) {
-                let names: Vec<_> = report.pools.iter().map(|pool| pool.name.as_str()).collect();
+                let names: Vec<_> =
+                    report.pools.iter().map(|pool| format!("{:?}", pool.name)).collect();
                 let names = names.join(", ");
-                return Err(Failure::Usage(format!("no pool {asked}: there are {names}")).into());
+                return Err(Failure::Usage(format!(
+                    "no pool {asked:?} was recorded; the recording is whole, and has {names}"
+                ))
+                .into());
             }
         }
         if !self.pools.is_empty() {

@@ -66,6 +66,7 @@ fn kernel(probe: &Probe, facts: &Facts) -> Vec<Finding> {
         chosen: _,
         ring_buffer,
         bpf_task_pt_regs,
+        bpf_loop,
         sleepable_iter,
         missing_caps: _,
         kprobes: _,
@@ -99,6 +100,14 @@ fn kernel(probe: &Probe, facts: &Facts) -> Vec<Finding> {
             "user registers",
             *bpf_task_pt_regs,
             limit("waits have no user stacks", "boot Linux 5.15 or newer"),
+        ),
+        has(
+            "walk in the kernel",
+            *bpf_loop,
+            limit(
+                "user stacks are copied, which costs more, and cut after 16 KiB",
+                "boot Linux 5.17 or newer",
+            ),
         ),
         has(
             "task iterator",

@@ -23,6 +23,7 @@ fn debian_12() -> Facts {
             chosen: HookPath::FinishTaskSwitch,
             ring_buffer: true,
             bpf_task_pt_regs: true,
+            bpf_loop: true,
             sleepable_iter: true,
             missing_caps: vec![],
             kprobes: true,
@@ -64,6 +65,7 @@ ok     type information      yes
 ok     ring buffer           yes
 ok     hook for stacks       kprobe on finish_task_switch.isra.0
 ok     user registers        yes
+ok     walk in the kernel    yes
 ok     task iterator         yes
 ok     capabilities          CAP_SYS_ADMIN, CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE
 ok     locked memory         8388608 bytes; does not matter from Linux 5.11 on
@@ -124,6 +126,7 @@ fn each_fault_and_limit_is_found_with_its_mending() {
     check(&|f| probe(f).btf = false, "type information", true, "CONFIG_DEBUG_INFO_BTF");
     check(&|f| probe(f).ring_buffer = false, "ring buffer", true, "5.8");
     check(&|f| probe(f).bpf_task_pt_regs = false, "user registers", false, "5.15");
+    check(&|f| probe(f).bpf_loop = false, "walk in the kernel", false, "5.17");
     check(&|f| probe(f).sleepable_iter = false, "task iterator", false, "5.18");
     check(&|f| probe(f).missing_caps = vec!["CAP_BPF"], "capabilities", true, "setcap");
     let switch_out = |facts: &mut Facts| probe(facts).chosen = HookPath::SwitchOut;

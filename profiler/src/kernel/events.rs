@@ -6,13 +6,13 @@ use profiler_common::{
     stack::USER_FRAMES,
 };
 
-/// One record of the ring buffer.
+/// One record of the ring buffer. What comes with every interval is not copied.
 #[derive(Debug)]
 pub enum Event<'bytes> {
     /// An interval that ended.
-    Interval(Box<IntervalEvent>, UserPart<'bytes>),
+    Interval(&'bytes IntervalEvent, UserPart<'bytes>),
     /// The registers and stacks of a thread that is off-CPU; no times.
-    Swept(Box<IntervalEvent>, UserPart<'bytes>),
+    Swept(&'bytes IntervalEvent, UserPart<'bytes>),
     /// A thread ended; its totals are final.
     ThreadEnded(ThreadEvent),
     /// A process replaced its program.
@@ -26,36 +26,38 @@ pub enum Event<'bytes> {
 }
 
 /// What an interval's record holds of the user stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UserPart<'bytes> {
     /// The frames that the kernel side walked to, leaf first; with
     /// [`INTERRUPTED`](profiler_common::stack::INTERRUPTED) where they are no return addresses.
-    pub frames: Vec<u64>,
+    pub frames: &'bytes [u64],
     /// A copy of the stack from the stack pointer upwards; empty if the frames are the whole stack.
     pub slice: &'bytes [u8],
 }
 
-/// Reads one record, or `None` if the bytes are none.
+/// Reads one record, or `None` if the bytes are none. They begin at a multiple of 8 in memory, as
+/// everything in a ring buffer does.
 pub fn parse(bytes: &[u8]) -> Option<Event<'_>> {
     // SAFETY: `Header` is integers without padding.
-    let header: Header = unsafe { read(bytes) }?;
+    let header: &Header = unsafe { view(bytes) }?;
     let bytes = bytes.get(..header.bytes as usize)?;
-    let interval = || -> Option<(Box<IntervalEvent>, UserPart<'_>)> {
+    let interval = || -> Option<(&IntervalEvent, UserPart<'_>)> {
         // SAFETY: `IntervalEvent` is integers without padding.
-        let event: IntervalEvent = unsafe { read(bytes) }?;
+        let event: &IntervalEvent = unsafe { view(bytes) }?;
         let behind = bytes.get(size_of::<IntervalEvent>()..)?;
         let (frames, slice_bytes) = (event.user_frames as usize, event.user_bytes as usize);
         let entries = if slice_bytes > 0 { USER_FRAMES } else { frames };
         let (words, slice) = behind.split_at_checked(entries * 8)?;
-        let whole = slice.len() == slice_bytes
-            && frames <= entries
+        // SAFETY: every bit pattern is a number.
+        let (unaligned, words, _) = unsafe { words.align_to::<u64>() };
+        let whole = unaligned.is_empty()
+            && slice.len() == slice_bytes
             && event.kernel_frames as usize <= event.kernel.len();
-        let (words, _) = words.as_chunks();
-        let frames = words.iter().take(frames).map(|word| u64::from_le_bytes(*word)).collect();
-        whole.then(|| (Box::new(event), UserPart { frames, slice }))
+        let frames = words.get(..frames).filter(|_| whole)?;
+        Some((event, UserPart { frames, slice }))
     };
     // SAFETY: `ThreadEvent` is integers without padding.
-    let thread = || -> Option<ThreadEvent> { unsafe { read(bytes) } };
+    let thread = || -> Option<ThreadEvent> { unsafe { view(bytes) }.copied() };
     match header.kind {
         kind if kind == Kind::Interval as u32 => {
             interval().map(|(event, user)| Event::Interval(event, user))
@@ -74,34 +76,85 @@ pub fn parse(bytes: &[u8]) -> Option<Event<'_>> {
 
 /// # Safety
 /// Every bit pattern must be a valid `T`.
-unsafe fn read<T: Copy>(bytes: &[u8]) -> Option<T> {
+unsafe fn view<T>(bytes: &[u8]) -> Option<&T> {
     let bytes = bytes.get(..size_of::<T>())?;
-    // SAFETY: the slice holds enough bytes; unaligned reads are meant.
-    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+    let place = bytes.as_ptr().cast::<T>();
+    // SAFETY: the slice holds enough bytes, aligned, and is borrowed for as long.
+    place.is_aligned().then(|| unsafe { &*place })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn record(kind: u32, bytes: usize) -> Vec<u8> {
-        let mut record = vec![0; bytes];
-        record[..4].copy_from_slice(&kind.to_le_bytes());
-        record[4..8].copy_from_slice(&(bytes as u32).to_le_bytes());
-        record
+    /// A record in a buffer that is aligned.
+    fn check(kind: u32, said: usize, bytes: usize, expected: bool) {
+        let mut words = vec![0_u64; bytes.div_ceil(8)];
+        words[0] = u64::from(kind) | (said as u64) << 32;
+        // SAFETY: every bit pattern is a number.
+        let (_, record, _) = unsafe { words.align_to::<u8>() };
+        assert_eq!(parse(&record[..bytes]).is_some(), expected, "{kind} {said} {bytes}");
     }
 
     #[test]
     fn a_record_is_read_only_if_it_is_whole() {
-        let interval = size_of::<IntervalEvent>();
-        let check = |bytes: &[u8], expected: bool| assert_eq!(parse(bytes).is_some(), expected);
-        check(&record(Kind::Interval as u32, interval), true);
-        check(&record(Kind::Interval as u32, interval - 1), false);
+        let (interval, swept) = (Kind::Interval as u32, Kind::Swept as u32);
+        let present = Kind::Present as u32;
+        let whole = size_of::<IntervalEvent>();
+        check(interval, whole, whole, true);
+        check(interval, whole - 1, whole - 1, false);
+        check(interval, whole, whole - 1, false);
         // More bytes behind the struct than it says there are.
-        check(&record(Kind::Swept as u32, interval + 8), false);
-        check(&record(Kind::Present as u32, size_of::<ThreadEvent>()), true);
-        check(&record(Kind::Present as u32, size_of::<ThreadEvent>())[..40], false);
-        check(&record(99, interval), false);
-        check(&[1, 0, 0], false);
+        check(swept, whole + 8, whole + 8, false);
+        check(present, size_of::<ThreadEvent>(), size_of::<ThreadEvent>(), true);
+        check(present, 40, 40, false);
+        check(99, whole, whole, false);
+        check(interval, 3, 3, false);
+    }
+
+    #[test]
+    fn the_frames_lie_before_the_copy() {
+        const COPY: usize = 24;
+        let check = |frames: u32, copy: usize, room: usize, expected: Option<(usize, usize)>| {
+            let event = IntervalEvent {
+                header: Header {
+                    kind: Kind::Interval as u32,
+                    bytes: (size_of::<IntervalEvent>() + room * 8 + copy) as u32,
+                },
+                span: profiler_common::state::Span { out_ns: 0, wake_ns: 0, in_ns: 0 },
+                regs: profiler_common::event::UserRegs::default(),
+                tid: 0,
+                tgid: 0,
+                task_state: 0,
+                flags: 0,
+                cpu_out: 0,
+                cpu_in: 0,
+                kernel_frames: 0,
+                user_frames: frames,
+                user_bytes: copy as u32,
+                walk_end: 0,
+                generation: 0,
+                by_frame_pointer: 0,
+                kernel_switches: 0,
+                comm: [0; 16],
+                kernel: [0; profiler_common::stack::KERNEL_FRAMES],
+            };
+            // SAFETY: integers without padding.
+            let head: [u64; size_of::<IntervalEvent>() / 8] = unsafe { std::mem::transmute(event) };
+            let mut words = head.to_vec();
+            words.extend((0..room as u64).chain(std::iter::repeat_n(7, copy / 8)));
+            // SAFETY: every bit pattern is a number.
+            let (_, record, _) = unsafe { words.align_to::<u8>() };
+            let found = match parse(record) {
+                Some(Event::Interval(_, user)) => Some((user.frames.len(), user.slice.len())),
+                _ => None,
+            };
+            assert_eq!(found, expected, "{frames} {copy} {room}");
+        };
+        check(3, 0, 3, Some((3, 0)));
+        check(3, COPY, USER_FRAMES, Some((3, COPY)));
+        check(3, COPY, 3, None);
+        check(3, 0, 4, None);
+        check(USER_FRAMES as u32 + 1, COPY, USER_FRAMES, None);
     }
 }

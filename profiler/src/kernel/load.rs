@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, Iter, KProbe},
     util::nr_cpus,
@@ -20,14 +20,17 @@ use profiler_common::{
     state::ThreadState,
 };
 
-use super::probe::Probe;
+use super::{
+    probe::Probe,
+    tables::{self, KernelTables},
+};
 use crate::{
     failure::Failure,
     units::{Ktime, Nanos, Pid},
 };
 
 /// The kernel side, as `cargo xtask ebpf` built it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../profiler-ebpf/prebuilt/profiler-ebpf.o"
 ));
@@ -128,7 +131,7 @@ impl Programs {
 
     fn try_load(probe: &Probe, request: &Request) -> Result<Self> {
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-        let mut ebpf = load_object(probe, request, &btf)?;
+        let mut ebpf = load_object(probe, request, &btf, VerifierLogLevel::default())?;
         let mut window: Array<_, Window> = map(&mut ebpf, "WINDOW")?;
         window.set(0, Window::CLOSED, 0).context("cannot write the window")?;
         let mut programs = Self { ebpf, btf, has_sweep: probe.sleepable_iter };
@@ -145,12 +148,23 @@ impl Programs {
         match request.hook {
             HookPath::SchedExit => programs.attach_tracepoint("sched_exit", "sched_exit_tp")?,
             HookPath::FinishTaskSwitch => {
-                programs.attach_kprobes("finish_task_switch", &probe.finish_task_switch)?;
+                let name =
+                    if probe.bpf_loop { "finish_task_switch" } else { "finish_task_switch_copy" };
+                programs.attach_kprobes(name, &probe.finish_task_switch)?;
             }
             HookPath::SwitchOut => {}
         }
-        programs.attach_tracepoint("sched_switch", "sched_switch")?;
+        let switch = match (request.hook, probe.bpf_loop) {
+            (HookPath::SwitchOut, true) => "sched_switch_walk",
+            _ => "sched_switch",
+        };
+        programs.attach_tracepoint(switch, "sched_switch")?;
         Ok(programs)
+    }
+
+    /// The names of the programs that the kernel was given.
+    pub(super) fn loaded(&self) -> impl Iterator<Item = &str> {
+        self.ebpf.programs().filter(|(_, program)| program.fd().is_ok()).map(|(name, _)| name)
     }
 
     /// Watches processes that exist already, beside those that are forked from now on.
@@ -187,6 +201,23 @@ impl Programs {
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>> {
         let map = self.ebpf.take_map("EVENTS").context("the ring buffer was taken already")?;
         Ok(RingBuf::try_from(map)?)
+    }
+
+    /// Takes the maps that the walk of user stacks goes by; once.
+    ///
+    /// # Errors
+    /// If they were taken before.
+    pub fn take_tables(&mut self) -> Result<KernelTables> {
+        let mut take = |name: &str| {
+            self.ebpf.take_map(name).with_context(|| format!("the map {name} was taken already"))
+        };
+        Ok(KernelTables::new(tables::Maps {
+            rows: take("ROWS")?.try_into()?,
+            rules: take("RULES")?.try_into()?,
+            pages: take("PAGES")?.try_into()?,
+            mappings: take("MAPPINGS")?.try_into()?,
+            processes: take("PROCESSES")?.try_into()?,
+        }))
     }
 
     /// Takes the reader of the kernel side's debug log, which hands each line to `log`.
@@ -302,7 +333,14 @@ impl Programs {
     }
 }
 
-fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
+/// The object with its maps made and its globals set, and no program loaded yet. `words` is what
+/// the verifier is to say of a program that fails.
+pub(super) fn load_object(
+    probe: &Probe,
+    request: &Request,
+    btf: &Btf,
+    words: VerifierLogLevel,
+) -> Result<Ebpf> {
     let only_tgid = if request.children { 0 } else { request.target.0 };
     // What `bpf_get_stack` puts before the caller of the scheduler: in a BTF tracepoint the
     // program, the trampoline and `__schedule`; in a kprobe the probed function and `__schedule`.
@@ -328,6 +366,7 @@ fn load_object(probe: &Probe, request: &Request, btf: &Btf) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(btf))
+        .verifier_log_level(words)
         .override_global("MIN_BLOCK_NS", &request.min_block.0, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries("EVENTS", request.ring_bytes)

@@ -49,6 +49,8 @@ pub struct Probe {
     pub ring_buffer: bool,
     /// Whether it has the helper `bpf_task_pt_regs` (5.15).
     pub bpf_task_pt_regs: bool,
+    /// Whether it has the helper `bpf_loop` (5.17).
+    pub bpf_loop: bool,
     /// Whether a BPF program may read the memory of another process (5.18).
     pub sleepable_iter: bool,
     /// Whether `sched_switch` passes the state of the thread that leaves (5.18).
@@ -102,6 +104,7 @@ pub fn probe() -> Result<Probe> {
         chosen,
         ring_buffer: has("ringbuf_output"),
         bpf_task_pt_regs: has("task_pt_regs"),
+        bpf_loop: has("loop"),
         sleepable_iter: has("copy_from_user_task"),
         prev_state: arguments("sched_switch") >= 4,
         missing_caps: missing_caps(&fs::read_to_string("/proc/self/status")?),

@@ -3,7 +3,11 @@
 //! `fdinfo` is the one place that says how often a program was refused because it was running
 //! already, and how much memory a map takes; the BPF system call has fields for neither.
 
-use std::{collections::HashSet, fs, io};
+use std::{
+    collections::HashSet,
+    fs, io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
 
 use crate::units::Nanos;
 
@@ -33,10 +37,21 @@ pub fn usage() -> io::Result<Usage> {
     Ok(usage)
 }
 
+/// Memory of one map, in bytes.
+///
+/// # Errors
+/// If the descriptor's entry in `/proc/self/fdinfo` cannot be read.
+pub fn map_bytes(map: BorrowedFd<'_>) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+    Ok(field(&text, "memlock:").unwrap_or(0))
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
 fn add(text: &str, seen: &mut HashSet<(bool, u64)>, usage: &mut Usage) {
-    let field = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
-    };
+    let field = |name: &str| field(text, name);
     if let Some(id) = field("map_id:") {
         if seen.insert((true, id)) {
             usage.map_bytes += field("memlock:").unwrap_or(0);

@@ -1,170 +1,320 @@
-//! Which files' code a process has mapped, as far as the recorder has seen it.
+//! The code that processes have mapped, as the recorder has seen it and as the kernel side walks it.
+//!
+//! - `modules` are the files.
+//! - `generations` are the mappings of a process, reading by reading.
+//! - `unexplained` says how often an address is worth a reading.
+
+mod generations;
+mod modules;
+mod unexplained;
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
-    io::Write as _,
-    os::fd::AsRawFd as _,
-    path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use object::read::ReadCache;
-use profiler_common::{event::IntervalEvent, stack::INTERRUPTED};
+use tokio::task::JoinSet;
 
-use super::{collect::stacks::WalkedStack, ends};
+use self::{
+    generations::{Generation, History, Mapped, frame},
+    modules::{Modules, TableState},
+    unexplained::Unexplained,
+};
+use super::ends;
 use crate::{
-    recording::{CodeAddress, FrameKind, Mapping, Module, ModuleId, RawFrame, Record},
-    symbols::{LiveFile, LiveFiles},
-    target::{self, ExecMapping, MappingKind},
+    kernel::{KernelTables, Made, MadeMappings},
+    recording::{CodeAddress, FrameKind, Mapping, Module, ModuleId, RawFrame, Record, StackEnd},
+    symbols::LiveFiles,
+    target::{self, ExecMapping},
     units::{Avma, Ktime, Pid},
-    unwind::{AddressSpace, CodeFile, WalkRegs, WalkedFrame, code, elf, space::WalkEnd},
+    unwind::{AddressSpace, CodeFile, Table, Walk, WalkRegs, space::WalkEnd},
 };
 
-/// How long an address that a reading of the mappings did not explain is not looked for again.
-const UNEXPLAINED_FOR: Duration = Duration::from_secs(1);
+/// How long after a mapping was made the mappings are read again: one library brings others.
+const SETTLING: Duration = Duration::from_millis(2);
+
+/// How long two such readings of a process are apart at least.
+const BETWEEN_READINGS: Duration = Duration::from_millis(50);
 
 /// The modules of a recording, and the processes that map them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct CodeMap {
-    modules: Vec<LoadedModule>,
-    by_file: HashMap<FileKey, usize>,
+    modules: Modules,
     processes: HashMap<Pid, ProcessCode>,
+    /// `None` where the kernel side cannot walk.
+    tables: Option<KernelTables>,
+    /// Tables that are being made.
+    builds: JoinSet<(ModuleId, Table)>,
+    /// The number of the latest generation.
+    generation: u32,
+    /// Numbers that no record can name any more.
+    gone: Vec<u32>,
+    /// An instant before which every record was taken.
+    taken_until: Ktime,
+    made: Option<MadeMappings>,
+    /// Every mapping made before was heard of.
+    heard_until: Ktime,
+    /// Processes whose mappings are to be read again, and when.
+    due: HashMap<Pid, Instant>,
+    /// What was lost.
+    pub losses: Losses,
+}
+
+/// What was lost of the code that processes have mapped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
     /// Times the mappings of a living process could not be read.
     pub mappings_unread: u64,
+    /// Mappings that were made and not heard of.
+    pub mappings_unheard: u64,
+    /// Files and processes for which there was no room in the kernel.
+    pub tables_refused: u64,
 }
 
-/// What makes two mappings ones of the same file.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum FileKey {
-    Inode {
-        dev: (u32, u32),
-        inode: u64,
-    },
-    /// Every process sees the same vDSO.
-    Vdso,
-}
-
-#[derive(Debug)]
-struct LoadedModule {
-    facts: Module,
-    /// `None` if the file could not be opened or is no ELF file: its frames are left by frame
-    /// pointer.
-    code: Option<CodeFile>,
-    /// Held open so that names can be looked up after the file, or the target, is gone.
-    file: Option<File>,
-    root: PathBuf,
-}
-
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct ProcessCode {
     space: AddressSpace,
-    ranges: Vec<Range>,
+    history: History,
     /// What was written to the recording.
     known: HashSet<(u64, u64, ModuleId)>,
-    /// The mappings as they were last read.
-    seen: Vec<ExecMapping>,
-    /// When they were last read.
+    /// When its mappings were last read.
     refreshed: Option<Ktime>,
-    /// Addresses that were in none of them, and since when that is known.
-    unexplained: HashMap<Avma, Instant>,
+    unexplained: Unexplained,
 }
 
-#[derive(Debug)]
-struct Range {
-    start: u64,
-    end: u64,
-    bias: u64,
-    module: Option<ModuleId>,
+/// The frames of a walk in the kernel, free of where their files were loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// By mappings that were in place when the stack was captured.
+    Sure(Vec<RawFrame>),
+    /// Up to a frame whose mapping had been replaced by then, which stays an address.
+    Doubtful(Vec<RawFrame>),
+}
+
+/// The walk of a copied stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyWalk {
+    /// Its frames.
+    pub placed: Placed,
+    /// How it ended.
+    pub end: StackEnd,
+    /// How many of the frames were found by frame pointer.
+    pub by_frame_pointer: u32,
 }
 
 impl CodeMap {
+    /// From now on tables and mappings go into the kernel. Needs a tokio runtime around it: tables
+    /// are made by its blocking threads.
+    pub fn serve(&mut self, tables: KernelTables) {
+        self.tables = Some(tables);
+    }
+
+    /// From now on mappings are known to have been made before they are walked through.
+    pub fn listen(&mut self, made: MadeMappings) {
+        self.made = Some(made);
+    }
+
     /// Reads the mappings of a process again; `facts` takes what is new.
     pub fn refresh(&mut self, pid: Pid, at: Ktime, facts: &mut Vec<Record>) {
+        self.due.remove(&pid);
+        let read_at = super::clock::now();
         let Ok(mappings) = target::mappings(pid) else {
             // A process that has ended has none.
-            self.mappings_unread += u64::from(target::by_pid(pid.0).is_ok());
+            self.losses.mappings_unread += u64::from(target::by_pid(pid.0).is_ok());
             return;
         };
+        let unreadable = self.modules.unreadable();
+        let mapped: Vec<Mapped> =
+            mappings.into_iter().map(|mapping| self.mapped(pid, mapping, facts)).collect();
+        let opened = self.modules.unreadable() < unreadable;
         let process = self.processes.entry(pid).or_default();
-        process.refreshed = Some(super::clock::now());
-        if process.seen == mappings && self.modules.iter().all(|module| module.file.is_some()) {
+        process.refreshed = Some(read_at);
+        let is_same = process.history.current().is_some_and(|current| *current.mapped == *mapped);
+        if is_same && !opened && !process.history.is_outdated() {
             return;
         }
-        let modules: Vec<Option<usize>> =
-            mappings.iter().map(|mapping| self.module_of(pid, mapping, facts)).collect();
-        let process = self.processes.entry(pid).or_default();
         process.space.clear();
-        process.ranges.clear();
-        for (mapping, index) in mappings.iter().zip(modules) {
-            let module = index.map(|index| &self.modules[index]);
-            process.map(mapping, module);
-            let Some(module) = module.map(|module| module.facts.id) else { continue };
-            if process.known.insert((mapping.start.0, mapping.end.0, module)) {
-                facts.push(Record::Mapping(Mapping {
-                    at,
-                    pid,
-                    start: mapping.start,
-                    end: mapping.end,
-                    offset: mapping.offset,
-                    module,
-                }));
+        for mapped in &mapped {
+            process.space_of(mapped, &self.modules);
+            let Mapped { mapping, module: Some(module), .. } = mapped else { continue };
+            let ExecMapping { start, end, offset, .. } = *mapping;
+            if process.known.insert((start.0, end.0, *module)) {
+                let module = *module;
+                facts.push(Record::Mapping(Mapping { at, pid, start, end, offset, module }));
             }
         }
-        process.seen = mappings;
+        self.build_tables(&mapped);
+        self.publish(pid, read_at, mapped.into());
     }
 
-    /// Forgets what a process had mapped: it replaced its program.
+    /// Forgets what a process had mapped: it replaced its program, or is gone.
     pub fn forget(&mut self, pid: Pid) {
-        self.processes.remove(&pid);
+        if let Some(process) = self.processes.remove(&pid) {
+            self.gone.extend(process.history.numbers());
+        }
+        if let Some(tables) = &mut self.tables {
+            tables.remove(pid);
+        }
+        self.due.remove(&pid);
     }
 
-    /// Walks a user stack of a process; reads its mappings again if the walk leaves those known.
+    /// Hears of every mapping that was made before an instant that is past.
+    pub fn hear(&mut self, until: Ktime) {
+        if until < self.heard_until {
+            return;
+        }
+        let Some(ring) = &mut self.made else { return };
+        self.heard_until = super::clock::now();
+        let mut made = Vec::new();
+        let unheard = ring.take(|pid| self.processes.contains_key(&pid), &mut made);
+        self.losses.mappings_unheard += unheard;
+        for made in made {
+            self.note(made);
+        }
+        if unheard > 0 {
+            let now = Instant::now();
+            self.due.extend(self.processes.keys().map(|&pid| (pid, now)));
+        }
+    }
+
+    fn note(&mut self, made: Made) {
+        let pid = made.pid;
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        if process.history.note(made) {
+            let age = process.refreshed.map_or(Duration::MAX, |refreshed| {
+                Duration::from_nanos(self.heard_until.since(refreshed).0)
+            });
+            let wait = SETTLING.max(BETWEEN_READINGS.saturating_sub(age));
+            self.due.entry(pid).or_insert_with(|| Instant::now() + wait);
+        }
+    }
+
+    /// When mappings are to be read again.
+    pub fn due(&self) -> Option<Instant> {
+        self.due.values().min().copied()
+    }
+
+    /// The processes whose mappings are to be read again now.
+    pub fn processes_due(&self) -> Vec<Pid> {
+        let now = Instant::now();
+        self.due.iter().filter(|(_, due)| **due <= now).map(|(&pid, _)| pid).collect()
+    }
+
+    /// Waits for tables that are being made, and places one; `None` if there are none.
+    pub async fn built(&mut self) -> Option<ModuleId> {
+        loop {
+            // One that could not be made, which only a defect brings about, is never there.
+            let Ok((id, table)) = self.builds.join_next().await? else { continue };
+            let Some(tables) = &mut self.tables else { continue };
+            let placed = if table.described == 0 { Ok(None) } else { tables.add_file(&table) };
+            let module = self.modules.get_mut(id);
+            module.table = match placed {
+                Ok(Some(file)) => TableState::Placed(file),
+                Ok(None) if table.described == 0 => TableState::None,
+                Ok(None) | Err(_) => {
+                    self.losses.tables_refused += 1;
+                    TableState::Refused
+                }
+            };
+            return Some(id);
+        }
+    }
+
+    /// Publishes the mappings of every process that maps one of these files once more.
+    pub fn republish(&mut self, modules: &[ModuleId]) {
+        let concerned: Vec<_> = self
+            .processes
+            .iter()
+            .filter_map(|(&pid, process)| {
+                let current = process.history.current()?;
+                let maps = |mapped: &Mapped| mapped.module.is_some_and(|id| modules.contains(&id));
+                let concerned = current.mapped.iter().any(maps);
+                concerned.then(|| (pid, current.read_at, Arc::clone(&current.mapped)))
+            })
+            .collect();
+        for (pid, read_at, mapped) in concerned {
+            self.publish(pid, read_at, mapped);
+        }
+    }
+
+    /// Waits until every table that is being made is in the kernel.
+    pub async fn settle(&mut self) {
+        let mut modules = Vec::new();
+        while let Some(module) = self.built().await {
+            modules.push(module);
+        }
+        self.republish(&modules);
+    }
+
+    /// Every record that was captured before has been taken out of the ring buffer.
+    pub fn taken_until(&mut self, instant: Ktime) {
+        self.taken_until = instant;
+    }
+
+    /// The numbers of generations that no record can name any more, since this was asked last.
+    pub fn take_gone(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// Whether nothing was made in a process since its generation was read, up to a capture: then
+    /// the same frames are the same stack.
+    pub fn is_quiet(&self, pid: Pid, generation: u32, captured: Ktime) -> bool {
+        let history = self.processes.get(&pid).map(|process| &process.history);
+        history.is_some_and(|history| {
+            let generation = history.get(generation);
+            generation.is_some_and(|generation| history.is_quiet(generation, captured))
+        })
+    }
+
+    /// The frames that the kernel side walked to by one generation of a process's mappings.
+    pub fn place(
+        &self,
+        pid: Pid,
+        generation: u32,
+        captured: Ktime,
+        frames: &[u64],
+        leaf: FrameKind,
+    ) -> Placed {
+        let frames = frames.iter().enumerate().map(|(index, &entry)| frame(entry, index, leaf));
+        let known = self
+            .processes
+            .get(&pid)
+            .and_then(|process| Some((&process.history, process.history.get(generation)?)));
+        match known {
+            Some((history, generation)) => {
+                let doubt = history.first_in_doubt(generation, frames.clone(), captured);
+                placed(generation, frames, doubt)
+            }
+            None => Placed::Doubtful(frames.take(1).map(unplaced).collect()),
+        }
+    }
+
+    /// Walks a copied user stack of a process; reads its mappings again if the walk leaves those
+    /// known, or goes through one that was replaced before the capture.
     pub fn walk(
         &mut self,
         pid: Pid,
         regs: &WalkRegs,
         stack: &[u8],
-        at: Ktime,
+        captured: Ktime,
         facts: &mut Vec<Record>,
-    ) -> WalkedStack {
+    ) -> CopyWalk {
         if !self.processes.contains_key(&pid) {
-            self.refresh(pid, at, facts);
+            self.refresh(pid, captured, facts);
         }
         let process = self.processes.entry(pid).or_default();
-        let mut walk = process.space.walk(regs, stack);
-        if let WalkEnd::NoMapping(address) = walk.end
-            && process.may_have_changed(address, at)
-        {
-            self.refresh(pid, at, facts);
+        let (mut walk, mut placed) = process.walk(regs, stack, captured);
+        if process.is_worth_reading(walk.end, &placed, captured) {
+            self.refresh(pid, captured, facts);
             let process = self.processes.entry(pid).or_default();
-            walk = process.space.walk(regs, stack);
+            (walk, placed) = process.walk(regs, stack, captured);
             if let WalkEnd::NoMapping(address) = walk.end {
-                process.unexplained.insert(address, Instant::now());
+                process.unexplained.note(address, super::clock::now());
             }
         }
-        let process = self.processes.entry(pid).or_default();
-        WalkedStack {
-            frames: walk.frames.iter().map(|frame| process.place(*frame)).collect(),
-            end: ends::of_copy(walk.end),
-            by_frame_pointer: walk.by_frame_pointer,
-        }
-    }
-
-    /// The frames that the kernel side walked to in a process.
-    pub fn kernel_walk(&self, event: &IntervalEvent, frames: &[u64]) -> WalkedStack {
-        let process = self.processes.get(&Pid(event.tgid));
-        let in_syscall = event.regs.orig_ax >= 0;
-        let place = |(depth, frame): (usize, &u64)| {
-            let is_return_address = if depth == 0 { in_syscall } else { frame & INTERRUPTED == 0 };
-            let frame = WalkedFrame { address: Avma(frame & !INTERRUPTED), is_return_address };
-            Some(process?.place(frame))
-        };
-        WalkedStack {
-            frames: frames.iter().enumerate().filter_map(place).collect(),
-            end: ends::of_kernel(event.walk_end),
-            by_frame_pointer: event.by_frame_pointer,
-        }
+        let Walk { end, by_frame_pointer, .. } = walk;
+        CopyWalk { placed, end: ends::of_copy(end), by_frame_pointer }
     }
 
     /// The processes whose mappings are known.
@@ -174,7 +324,7 @@ impl CodeMap {
 
     /// How many files could not be opened.
     pub fn modules_unreadable(&self) -> u64 {
-        self.modules.iter().filter(|module| module.file.is_none()).count() as u64
+        self.modules.unreadable()
     }
 
     /// The modules so far.
@@ -184,118 +334,122 @@ impl CodeMap {
 
     /// The files that are held open, as paths for this process.
     pub fn live_files(&self) -> LiveFiles {
-        self.modules
-            .iter()
-            .filter_map(|module| {
-                let open = format!("/proc/self/fd/{}", module.file.as_ref()?.as_raw_fd());
-                let live = LiveFile { open: open.into(), root: module.root.clone() };
-                Some((module.facts.id, live))
-            })
-            .collect()
+        self.modules.live_files()
     }
 
-    /// The index of the module that a mapping shows, entered if it is new; `None` for memory that
-    /// is no file.
-    fn module_of(
-        &mut self,
-        pid: Pid,
-        mapping: &ExecMapping,
-        facts: &mut Vec<Record>,
-    ) -> Option<usize> {
-        let key = match mapping.kind {
-            MappingKind::File => FileKey::Inode { dev: mapping.dev, inode: mapping.inode },
-            MappingKind::Vdso => FileKey::Vdso,
-            MappingKind::Anonymous | MappingKind::Other => return None,
-        };
-        let known = self.by_file.get(&key).copied();
-        if let Some(index) = known.filter(|&index| self.modules[index].file.is_some()) {
-            return Some(index);
-        }
-        // One that could not be opened is tried again: it may have been in the middle of an exec.
-        let file = match mapping.kind {
-            MappingKind::Vdso => vdso(pid, mapping),
-            _ => target::open_mapped(pid, mapping).ok(),
-        };
-        if let (Some(index), None) = (known, &file) {
-            return Some(index);
-        }
-        let index = known.unwrap_or(self.modules.len());
-        let (code, build_id) = match &file {
-            Some(file) => (
-                CodeFile::parse(&ReadCache::new(file)).ok(),
-                elf::build_id(&ReadCache::new(file)).unwrap_or_default(),
-            ),
-            None => (None, Vec::new()),
-        };
-        let module = Module {
-            id: ModuleId(index as u32),
-            path: mapping.path.clone(),
-            build_id,
-            deleted: mapping.deleted,
-        };
-        facts.push(Record::Module(module.clone()));
-        let root = PathBuf::from(format!("/proc/{pid}/root"));
-        let loaded = LoadedModule { facts: module, code, file, root };
-        match known {
-            Some(index) => self.modules[index] = loaded,
-            None => self.modules.push(loaded),
-        }
-        self.by_file.insert(key, index);
-        Some(index)
+    /// Memory of kernel maps that this process holds no descriptor of.
+    pub fn kernel_bytes(&self) -> u64 {
+        self.tables.as_ref().map_or(0, KernelTables::bytes)
     }
+
+    /// What a mapping shows.
+    fn mapped(&mut self, pid: Pid, mapping: ExecMapping, facts: &mut Vec<Record>) -> Mapped {
+        let module = self.modules.of(pid, &mapping, facts);
+        let code = module.and_then(|module| self.modules.get(module).code.as_ref());
+        let bias = code.and_then(|code| code.bias(mapping.start, mapping.offset));
+        // Without segments to tell, addresses count from the start of the file.
+        let from_file_start = mapping.start.0.wrapping_sub(mapping.offset.0);
+        Mapped { bias: bias.unwrap_or(from_file_start), module, mapping }
+    }
+
+    /// Has the tables made that these mappings need and that nobody asked for yet.
+    fn build_tables(&mut self, mapped: &[Mapped]) {
+        if self.tables.is_none() {
+            return;
+        }
+        for id in mapped.iter().filter_map(|mapped| mapped.module) {
+            let module = self.modules.get_mut(id);
+            if module.table == TableState::Unbuilt
+                && let Some(code) = module.code.clone()
+            {
+                module.table = TableState::Building;
+                self.builds.spawn_blocking(move || (id, table(&code)));
+            }
+        }
+    }
+
+    /// Begins a generation of a process's mappings, in the kernel too.
+    fn publish(&mut self, pid: Pid, read_at: Ktime, mapped: Arc<[Mapped]>) {
+        self.generation += 1;
+        let number = self.generation;
+        let for_kernel: Vec<_> =
+            mapped.iter().flat_map(|mapped| self.modules.for_kernel(mapped)).collect();
+        let process = self.processes.entry(pid).or_default();
+        let generation = Generation { number, read_at, mapped };
+        let gone = process.history.begin(generation, super::clock::now(), self.taken_until);
+        self.gone.extend(gone);
+        if let Some(tables) = &mut self.tables
+            && !matches!(tables.publish(pid, number, &for_kernel), Ok(true))
+        {
+            self.losses.tables_refused += 1;
+        }
+    }
+}
+
+/// Makes the table of a file.
+fn table(code: &CodeFile) -> Table {
+    code.table()
 }
 
 impl ProcessCode {
-    /// Adds an executable mapping and the module that it shows.
-    fn map(&mut self, mapping: &ExecMapping, module: Option<&LoadedModule>) {
+    /// Adds a mapping to those that copied stacks are walked by.
+    fn space_of(&mut self, mapped: &Mapped, modules: &Modules) {
+        let Mapped { mapping, bias, module } = mapped;
         let range = mapping.start..mapping.end;
-        let code = module.and_then(|module| module.code.as_ref());
-        let bias = code.and_then(|code| code.bias(mapping.start, mapping.offset));
-        match (code, bias) {
-            (Some(code), Some(bias)) => self.space.map_file(range, bias, code),
-            _ => self.space.map_memory(range),
+        match module.and_then(|module| modules.get(module).code.as_ref()) {
+            Some(code) => self.space.map_file(range, *bias, code),
+            None => self.space.map_memory(range),
         }
-        self.ranges.push(Range {
-            start: mapping.start.0,
-            end: mapping.end.0,
-            // Without segments to tell, addresses count from the start of the file.
-            bias: bias.unwrap_or(mapping.start.0.wrapping_sub(mapping.offset.0)),
-            module: module.map(|module| module.facts.id),
+    }
+
+    fn walk(&mut self, regs: &WalkRegs, stack: &[u8], captured: Ktime) -> (Walk, Placed) {
+        let walk = self.space.walk(regs, stack);
+        let Some(current) = self.history.current() else {
+            return (walk, Placed::Sure(Vec::new()));
+        };
+        let frames = walk.frames.iter().map(|frame| {
+            let kind = if frame.is_return_address {
+                FrameKind::ReturnAddress
+            } else {
+                FrameKind::InstructionPointer
+            };
+            (frame.address, kind)
         });
+        let doubt = self
+            .history
+            .first_in_doubt(current, frames.clone(), captured)
+            .or_else(|| self.history.first_replaced(frames.clone(), captured));
+        let placed = placed(current, frames, doubt);
+        (walk, placed)
     }
 
-    /// Whether an address in no mapping may lie in one that is younger than the last reading.
-    fn may_have_changed(&self, address: Avma, at: Ktime) -> bool {
-        let known = self.unexplained.get(&address);
-        self.refreshed.is_none_or(|refreshed| refreshed <= at)
-            && known.is_none_or(|since| since.elapsed() >= UNEXPLAINED_FOR)
-    }
-
-    /// A walked frame, free of where its file was loaded.
-    fn place(&self, frame: WalkedFrame) -> RawFrame {
-        let at = frame.lookup().0;
-        let range = self.ranges.iter().find(|range| range.start <= at && at < range.end);
-        let address = match range {
-            Some(Range { bias, module: Some(module), .. }) => {
-                CodeAddress::Module(*module, code::svma(frame.address, *bias))
+    /// Whether a reading of the mappings may change how a walk went.
+    fn is_worth_reading(&self, end: WalkEnd, placed: &Placed, captured: Ktime) -> bool {
+        let is_older = self.refreshed.is_none_or(|refreshed| refreshed <= captured);
+        let helps = match (placed, end) {
+            (Placed::Doubtful(_), _) => true,
+            (_, WalkEnd::NoMapping(address)) => {
+                self.unexplained.is_worth_reading(address, super::clock::now())
             }
-            _ => CodeAddress::Memory(Avma(frame.address.0)),
+            _ => false,
         };
-        let kind = if frame.is_return_address {
-            FrameKind::ReturnAddress
-        } else {
-            FrameKind::InstructionPointer
-        };
-        RawFrame { address, kind }
+        is_older && helps
     }
 }
 
-/// The vDSO is an ELF file that lies nowhere but in memory.
-fn vdso(pid: Pid, mapping: &ExecMapping) -> Option<File> {
-    let bytes = mapping.end.0 - mapping.start.0;
-    let image = target::read_memory(pid, mapping.start, bytes).ok()?;
-    let fd = rustix::fs::memfd_create("vdso", rustix::fs::MemfdFlags::CLOEXEC).ok()?;
-    let mut file = File::from(fd);
-    file.write_all(&image).ok()?;
-    Some(file)
+/// Frames placed by a generation, up to the one in doubt, which stays an address.
+fn placed(
+    generation: &Generation,
+    frames: impl Iterator<Item = (Avma, FrameKind)> + Clone,
+    doubt: Option<usize>,
+) -> Placed {
+    let sure = frames.clone().take(doubt.unwrap_or(usize::MAX));
+    let mut placed: Vec<_> = sure.map(|(address, kind)| generation.place(address, kind)).collect();
+    let Some(doubt) = doubt else { return Placed::Sure(placed) };
+    placed.extend(frames.skip(doubt).take(1).map(unplaced));
+    Placed::Doubtful(placed)
+}
+
+fn unplaced((address, kind): (Avma, FrameKind)) -> RawFrame {
+    RawFrame { address: CodeAddress::Memory(address), kind }
 }

@@ -2,17 +2,17 @@
 
 mod close;
 pub mod stacks;
+mod walks;
 
 use std::collections::HashMap;
 
 use profiler_common::{
     counter::Counter,
     event::{HAS_REGS, IntervalEvent, OPEN_AT_START, PREEMPTED, ThreadEvent},
-    stack::WalkEnd,
     state::{OFF_AT_START, Span, ThreadState},
 };
 
-use self::stacks::{StackTable, WalkedStack};
+use self::{stacks::StackTable, walks::KernelWalks};
 use super::{check::Checker, code::CodeMap};
 use crate::{
     kernel::{
@@ -20,12 +20,10 @@ use crate::{
         events::{self, UserPart},
     },
     recording::{
-        Interval, KernelStackId, Part, Record, Regs, Session, StackEnd, ThreadName, ThreadTotals,
-        UserStackId,
+        Interval, KernelStackId, Record, Regs, Session, ThreadName, ThreadTotals, UserStackId,
         file::{WriteError, Writer},
     },
     units::{Avma, Ktime, Nanos, Pid, Tid},
-    unwind::WalkRegs,
 };
 
 /// The facts of a recording under way.
@@ -39,7 +37,10 @@ pub struct Collector {
     pub code: CodeMap,
     /// Every stack so far.
     pub stacks: StackTable,
-    names: HashMap<(Pid, Tid), String>,
+    /// The user stacks that the kernel side walked.
+    walks: KernelWalks,
+    /// As the kernel keeps them.
+    names: HashMap<(Pid, Tid), [u8; 16]>,
     /// By thread and its switch counter: the same stacks can come from the sweep and from the
     /// thread's next switch-in, and later ones belong to other waits.
     swept: HashMap<(Tid, u64), Swept>,
@@ -80,6 +81,7 @@ impl Collector {
             start: Ktime(0),
             code: CodeMap::default(),
             stacks: StackTable::default(),
+            walks: KernelWalks::default(),
             names: HashMap::new(),
             swept: HashMap::new(),
             present: HashMap::new(),
@@ -138,11 +140,11 @@ impl Collector {
             return Ok(());
         };
         match event {
-            Event::Interval(event, user) => self.interval(&event, &user),
+            Event::Interval(event, user) => self.interval(event, user),
             Event::Swept(event, user) => {
-                let (user_stack, kernel_stack) = self.stacks(&event, &user, super::clock::now())?;
+                let (user_stack, kernel_stack) = self.stacks(event, user, super::clock::now())?;
                 let wait = (Tid(event.tid), event.kernel_switches);
-                self.swept.insert(wait, Swept { regs: regs(&event), user_stack, kernel_stack });
+                self.swept.insert(wait, Swept { regs: regs(event), user_stack, kernel_stack });
                 Ok(())
             }
             Event::ThreadEnded(event) => self.thread_ended(&event),
@@ -164,6 +166,12 @@ impl Collector {
                 Ok(())
             }
         }
+    }
+
+    /// Every record that was captured before an instant has been taken.
+    pub fn taken_until(&mut self, instant: Ktime) {
+        self.code.taken_until(instant);
+        self.walks.forget(&self.code.take_gone());
     }
 
     /// Reads the mappings of a process.
@@ -195,6 +203,15 @@ impl Collector {
         self.code.processes().into_iter().try_for_each(|pid| self.refresh(pid, now))
     }
 
+    /// Reads the mappings of those processes again in which mappings were made.
+    ///
+    /// # Errors
+    /// If the recording is full or cannot be written.
+    pub fn refresh_due(&mut self) -> Result<(), WriteError> {
+        let now = super::clock::now();
+        self.code.processes_due().into_iter().try_for_each(|pid| self.refresh(pid, now))
+    }
+
     /// Counts a loss of the user side.
     pub fn lose(&mut self, counter: Counter) {
         *self.lost.entry(counter).or_default() += 1;
@@ -208,7 +225,9 @@ impl Collector {
     /// How much was lost.
     pub fn lost(&self, counter: Counter) -> u64 {
         let own = match counter {
-            Counter::MappingsUnread => self.code.mappings_unread,
+            Counter::MappingsUnread => self.code.losses.mappings_unread,
+            Counter::MappingsUnheard => self.code.losses.mappings_unheard,
+            Counter::TablesRefused => self.code.losses.tables_refused,
             Counter::ModulesUnreadable => self.code.modules_unreadable(),
             _ => 0,
         };
@@ -235,7 +254,7 @@ impl Collector {
         self.totals(&event.state, name, false)
     }
 
-    fn interval(&mut self, event: &IntervalEvent, user: &UserPart<'_>) -> Result<(), WriteError> {
+    fn interval(&mut self, event: &IntervalEvent, user: UserPart<'_>) -> Result<(), WriteError> {
         if event.span.in_ns < self.start.0 {
             return Ok(());
         }
@@ -268,48 +287,29 @@ impl Collector {
     fn record(&mut self, interval: Interval) -> Result<(), WriteError> {
         self.tally.intervals += 1;
         self.tally.waiting += interval.wake.since(interval.out);
-        self.append(Record::Interval(interval))
+        let appended = self.append(Record::Interval(interval));
+        if appended.is_err() {
+            self.lose(Counter::IntervalsRefused);
+        }
+        appended
     }
 
     /// The stacks of an event, walked and given their numbers.
     fn stacks(
         &mut self,
         event: &IntervalEvent,
-        user: &UserPart<'_>,
+        user: UserPart<'_>,
         at: Ktime,
     ) -> Result<(Option<UserStackId>, Option<KernelStackId>), WriteError> {
-        let kernel: Vec<Avma> =
-            event.kernel[..event.kernel_frames as usize].iter().map(|&frame| Avma(frame)).collect();
+        let kernel = &event.kernel[..event.kernel_frames as usize];
         let kernel_stack = if kernel.is_empty() { None } else { Some(self.kernel_stack(kernel)?) };
         if event.flags & HAS_REGS == 0 {
             return Ok((None, kernel_stack));
         }
-        let regs = WalkRegs::of(&event.regs);
-        let mut facts = std::mem::take(&mut self.scratch);
-        let walked = self.code.walk(Pid(event.tgid), &regs, user.slice, at, &mut facts);
-        self.append_all(facts)?;
-        if let Some(checker) = &mut self.checker
-            && event.walk_end != WalkEnd::NotWalked as u32
-        {
-            checker.check(self.code.kernel_walk(event, &user.frames), &walked);
-        }
-        if let StackEnd::Incomplete(why) = walked.end {
-            self.lose(match why.part() {
-                Part::Truncated => Counter::StacksTruncated,
-                Part::Broken => Counter::StacksBroken,
-            });
-        }
-        Ok((Some(self.user_stack(walked)?), kernel_stack))
+        Ok((Some(self.user_stack(event, user, at)?), kernel_stack))
     }
 
-    fn user_stack(&mut self, walked: WalkedStack) -> Result<UserStackId, WriteError> {
-        let (id, new) = self.stacks.user(walked);
-        let Some(stack) = new else { return Ok(id) };
-        let appended = self.append(Record::UserStack(stack.clone()));
-        appended.map(|()| self.stacks.keep_user(stack))
-    }
-
-    fn kernel_stack(&mut self, frames: Vec<Avma>) -> Result<KernelStackId, WriteError> {
+    fn kernel_stack(&mut self, frames: &[u64]) -> Result<KernelStackId, WriteError> {
         let (id, new) = self.stacks.kernel(frames);
         let Some(stack) = new else { return Ok(id) };
         let appended = self.append(Record::KernelStack(stack.clone()));
@@ -327,22 +327,17 @@ impl Collector {
 
     /// Notes the name of a thread if it is new.
     fn rename(&mut self, at: Ktime, comm: &[u8; 16], pid: Pid, tid: Tid) -> Result<(), WriteError> {
-        let name = text(comm);
-        if name.is_empty() || self.names.get(&(pid, tid)).is_some_and(|known| *known == name) {
+        if comm[0] == 0 || self.names.get(&(pid, tid)) == Some(comm) {
             return Ok(());
         }
-        self.names.insert((pid, tid), name.clone());
-        self.append(Record::Thread(ThreadName { at, pid, tid, name }))
+        self.names.insert((pid, tid), *comm);
+        self.append(Record::Thread(ThreadName { at, pid, tid, name: text(comm) }))
     }
 
     /// The name that the kernel just gave, else the last one known.
     fn name(&self, comm: &[u8; 16], pid: Pid, tid: Tid) -> String {
-        let name = text(comm);
-        if name.is_empty() {
-            self.names.get(&(pid, tid)).cloned().unwrap_or_default()
-        } else {
-            name
-        }
+        let known = if comm[0] == 0 { self.names.get(&(pid, tid)) } else { Some(comm) };
+        known.map(text).unwrap_or_default()
     }
 
     fn totals(

@@ -8,7 +8,7 @@ use profiler_common::config::HookPath;
 use super::{
     Outcome, Plan,
     launch::{self, Launched},
-    record, say,
+    record,
 };
 use crate::{
     cli::{HookChoice, RecordArgs, TargetChoice},
@@ -18,6 +18,7 @@ use crate::{
     report::{self, Outputs, Request},
     symbols::SymbolTable,
     target::{self, Process},
+    terminal::say,
 };
 
 /// Bounds of the ring buffer's size in bytes.

@@ -19,8 +19,7 @@ use nix::{
     unistd::{Gid, Uid, User, initgroups, setgid, setuid},
 };
 
-use super::say;
-use crate::{failure::Failure, units::Pid};
+use crate::{failure::Failure, terminal::say, units::Pid};
 
 /// The hidden subcommand that a launched command begins as.
 pub const GATE: &str = "gate";
@@ -144,7 +143,7 @@ pub fn gate(command: &[OsString]) -> Result<()> {
         Err(error).with_context(|| format!("cannot run {}", program.display()))
     };
     if let Err(error) = become_command() {
-        eprintln!("error: {error:#}");
+        say(&format!("error: {error:#}"));
         std::process::exit(NOT_STARTED);
     }
     Ok(())

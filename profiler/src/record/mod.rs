@@ -31,7 +31,6 @@ mod window;
 use std::{
     collections::HashMap,
     ffi::OsString,
-    io::Write as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -43,6 +42,7 @@ use profiler_common::{config::HookPath, counter::Counter};
 use tokio::{io::unix::AsyncFd, sync::watch, time::MissedTickBehavior};
 
 pub use command::run;
+pub(crate) use session::hook_name;
 
 use self::{
     check::Checker,
@@ -60,6 +60,7 @@ use crate::{
     },
     symbols::{self, SymbolOptions},
     target::{self, Process},
+    terminal::say,
     units::{Nanos, Pid},
 };
 
@@ -369,11 +370,6 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// A closed standard error is no reason not to record.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Looks up every name while the target may still live.

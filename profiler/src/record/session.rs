@@ -64,7 +64,8 @@ pub fn facts_of(process: &Process) -> Target {
     }
 }
 
-fn hook_name(hook: HookPath) -> &'static str {
+/// What a recording calls the place where stacks are taken.
+pub(crate) fn hook_name(hook: HookPath) -> &'static str {
     match hook {
         HookPath::SchedExit => "sched_exit_tp",
         HookPath::FinishTaskSwitch => "finish_task_switch",

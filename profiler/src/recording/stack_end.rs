@@ -81,4 +81,7 @@ reasons! {
     /// Code without unwind information that keeps no frame pointer either; build it, or have it
     /// generated, with frame pointers (`-fno-omit-frame-pointer`, `-XX:+PreserveFramePointer`).
     BadFramePointer = "bad_frame_pointer", Broken;
+    /// Memory that the stack leads through had been unmapped or mapped anew before the frames could
+    /// be placed, as programs do that load and unload code.
+    Outdated = "outdated", Broken;
 }

@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{ExecMapping, MappingKind, Process, Throttle, by_pid, children, mappings, threads};
-use crate::units::{Pid, Tid};
+use crate::{
+    terminal::printable,
+    units::{Pid, Tid},
+};
 
 /// The process, its threads and its code mappings, as text for a person.
 pub fn describe(pid: Pid) -> anyhow::Result<String> {
@@ -25,7 +28,7 @@ fn print(
 ) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<11}{value}");
+        let _ = writeln!(text, "{name:<11}{}", printable(value));
     };
     let pid = process.pid;
     if process.inner_pid == pid {
@@ -42,13 +45,13 @@ fn print(
     line("children", &if children.is_empty() { "none".to_owned() } else { children.join(" ") });
     line("threads", &threads.len().to_string());
     for (tid, name) in threads {
-        let _ = writeln!(text, "  {tid:>8}  {name}");
+        let _ = writeln!(text, "  {tid:>8}  {}", printable(name));
     }
     let _ = writeln!(text, "{:<11}{} executable", "mappings", mappings.len());
     for ExecMapping { start, end, offset, path, deleted, kind, .. } in mappings {
         let name = match kind {
             MappingKind::Anonymous if path.as_os_str().is_empty() => "anonymous memory".to_owned(),
-            _ => path.display().to_string(),
+            _ => printable(&path.to_string_lossy()),
         };
         let deleted = if *deleted { " (deleted)" } else { "" };
         let _ = writeln!(
@@ -93,7 +96,7 @@ mod tests {
             mapping("/usr/bin/service", true, MappingKind::File),
             mapping("", false, MappingKind::Anonymous),
         ];
-        let threads = [(Tid(4711), "service".to_owned()), (Tid(4720), "tokio rt".to_owned())];
+        let threads = [(Tid(4711), "service".to_owned()), (Tid(4720), "tokio\u{1b}rt".to_owned())];
         assert_eq!(
             print(&process, &[Pid(4800), Pid(4801)], "0 ms", &threads, &mappings),
             "process    4711 (7 in its own PID namespace)\n\
@@ -103,7 +106,7 @@ mod tests {
              container  none that its cgroup tells\n\
              throttled  0 ms\n\
              children   4800 4801\n\
-             threads    2\n      4711  service\n      4720  tokio rt\n\
+             threads    2\n      4711  service\n      4720  tokio\u{fffd}rt\n\
              mappings   2 executable\n  \
              7f0000000000-7f0000001000  offset 0x1000  /usr/bin/service (deleted)\n  \
              7f0000000000-7f0000001000  offset 0x1000  anonymous memory\n"

@@ -1,11 +1,56 @@
 //! What an ELF file says of itself as a whole.
 
+use std::ops::Range;
+
 use object::{
     FileKind, ReadRef,
-    elf::{ELF_NOTE_GNU, FileHeader32, FileHeader64, NT_GNU_BUILD_ID},
+    elf::{ELF_NOTE_GNU, FileHeader32, FileHeader64, NT_GNU_BUILD_ID, PF_X, PT_LOAD},
     endian::Endianness,
     read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader},
 };
+
+use crate::units::Svma;
+
+/// All that the unwind table of a file depends on, without reading what it is made of.
+///
+/// A stripped file has the build-id of the whole one, but not all its unwind information.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodeIdentity {
+    /// The build-id, not empty.
+    pub build_id: Vec<u8>,
+    /// The addresses of the executable segments.
+    pub text: Vec<Range<Svma>>,
+    /// Bytes of `.eh_frame` in the file.
+    pub eh_frame_bytes: u64,
+    /// Bytes of `.debug_frame` in the file.
+    pub debug_frame_bytes: u64,
+}
+
+/// What identifies the code of a 64-bit ELF file; `None` if it has no build-id or is not a readable one.
+/// Only headers are read.
+pub fn code_identity<'d>(file: impl ReadRef<'d>) -> Option<CodeIdentity> {
+    type Header = FileHeader64<Endianness>;
+    let header = Header::parse(file).ok()?;
+    let endian = header.endian().ok()?;
+    let build_id = header_build_id::<Header>(file).filter(|id| !id.is_empty())?;
+    let segments = header.program_headers(endian, file).ok()?.iter();
+    let code = segments
+        .filter(|segment| segment.p_type(endian) == PT_LOAD && segment.p_flags(endian) & PF_X != 0);
+    let text = code.map(|segment| {
+        let start = segment.p_vaddr(endian);
+        Svma(start)..Svma(start.saturating_add(segment.p_filesz(endian)))
+    });
+    let sections = header.sections(endian, file).ok()?;
+    let bytes = |name: &[u8]| {
+        sections.section_by_name(endian, name).map_or(0, |(_, section)| section.sh_size(endian))
+    };
+    Some(CodeIdentity {
+        build_id,
+        text: text.collect(),
+        eh_frame_bytes: bytes(b".eh_frame"),
+        debug_frame_bytes: bytes(b".debug_frame"),
+    })
+}
 
 /// The build-id of an ELF file (normally 20 bytes), read from as little of it as possible.
 ///

@@ -16,6 +16,7 @@ pub mod space;
 pub mod table;
 
 pub use code::CodeFile;
+pub use elf::CodeIdentity;
 pub use registers::Registers;
 pub use space::{AddressSpace, Walk, WalkRegs, WalkedFrame};
 pub use table::Table;

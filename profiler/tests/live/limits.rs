@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
+use stallscope::recording;
 use tempfile::tempdir;
 
 use crate::support::{
@@ -92,6 +93,11 @@ fn expect_cut_short(json: &Path, end: &str) {
     let seconds = report.0["window"]["duration_ns"].as_u64().unwrap() / 1_000_000_000;
     assert!(seconds < 25, "{seconds} s of 30");
     assert!(report.time_in("echo") > 0, "the workload's stacks are named");
+    let recording = recording::file::read(&json.with_extension("stall")).unwrap();
+    let measured: u64 = recording.totals.iter().map(|totals| totals.intervals).sum();
+    let lost = measured - recording.intervals.len() as u64;
+    let (dropped, refused) = ("intervals_dropped", "intervals_refused");
+    assert_eq!(lost, report.counter(dropped) + report.counter(refused), "of {measured}");
 }
 
 fn busy() -> (Workload, Untouched) {

@@ -12,7 +12,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct StackTable {
     user: HashMap<WalkedStack, UserStackId>,
-    kernel: HashMap<Vec<Avma>, KernelStackId>,
+    /// By addresses as the kernel side sends them.
+    kernel: HashMap<Vec<u64>, KernelStackId>,
 }
 
 /// A user stack without a number.
@@ -44,12 +45,12 @@ impl StackTable {
     }
 
     /// The number of a kernel stack, and the stack itself if it is new.
-    pub fn kernel(&self, frames: Vec<Avma>) -> (KernelStackId, Option<KernelStack>) {
-        let next = KernelStackId(self.kernel.len() as u32);
-        match self.kernel.get(&frames) {
-            Some(&id) => (id, None),
-            None => (next, Some(KernelStack { id: next, frames })),
+    pub fn kernel(&self, frames: &[u64]) -> (KernelStackId, Option<KernelStack>) {
+        if let Some(&id) = self.kernel.get(frames) {
+            return (id, None);
         }
+        let id = KernelStackId(self.kernel.len() as u32);
+        (id, Some(KernelStack { id, frames: frames.iter().copied().map(Avma).collect() }))
     }
 
     /// Keeps a user stack that was written.
@@ -61,7 +62,7 @@ impl StackTable {
 
     /// Keeps a kernel stack that was written.
     pub fn keep_kernel(&mut self, stack: KernelStack) -> KernelStackId {
-        self.kernel.insert(stack.frames, stack.id);
+        self.kernel.insert(stack.frames.iter().map(|frame| frame.0).collect(), stack.id);
         stack.id
     }
 
@@ -74,7 +75,9 @@ impl StackTable {
     pub fn all_kernel(&self) -> HashMap<KernelStackId, KernelStack> {
         self.kernel
             .iter()
-            .map(|(frames, &id)| (id, KernelStack { id, frames: frames.clone() }))
+            .map(|(frames, &id)| {
+                (id, KernelStack { id, frames: frames.iter().copied().map(Avma).collect() })
+            })
             .collect()
     }
 }

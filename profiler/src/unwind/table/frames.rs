@@ -3,24 +3,23 @@
 use std::ops::Range;
 
 use gimli::{
-    BaseAddresses, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice,
-    FrameDescriptionEntry, LittleEndian, UnwindOffset, UnwindSection,
+    BaseAddresses, CieOrFde, DebugFrame, EhFrame, EndianSlice, LittleEndian,
+    PartialFrameDescriptionEntry, UnwindOffset, UnwindSection,
 };
 use profiler_common::table::Rule;
 
 use super::{
     Census, Sources, Unsupported,
+    entries::{Function, Section, Shared},
     layout::Text,
     machine::{Effect, Machine, Misplaced, State},
     rules::{Bytes, Context, Rules},
 };
 
-/// Bytes that the entry which many functions share may have. Real ones have some 20, and it can be
-/// that every other function needs it evaluated.
-const SHARED_ENTRY_MAX: usize = 4096;
-
-/// All that the sections describe, in the order in which they do.
+/// All that the sections describe.
 pub struct Functions {
+    /// In the order in which they are described; of two that describe the same code, the later is
+    /// right.
     pub spans: Vec<Span>,
     /// Where in the text a rule begins, and its number; those of one function lie together.
     pub rows: Vec<(u32, u16)>,
@@ -32,36 +31,35 @@ pub struct Functions {
 #[derive(Clone, Debug)]
 pub struct Span {
     pub code: Range<u32>,
-    pub origin: Origin,
     pub rows: Range<u32>,
 }
 
-/// Where a description comes from, the less trusted first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    DebugFrame,
-    EhFrame,
-}
-
-/// Reads both sections.
+/// Reads both sections, the less trusted first.
 pub fn read(sources: &Sources<'_>, text: &Text) -> Functions {
+    /// Bytes of a section for each function and each row of it, or fewer: room that is reserved and
+    /// not used costs nothing, growing does.
+    const BYTES_PER_FUNCTION: usize = 24;
+    const BYTES_PER_ROW: usize = 8;
+    let bytes = |section: Option<&[u8]>| section.map_or(0, <[u8]>::len);
+    let bytes = bytes(sources.debug_frame) + bytes(sources.eh_frame);
     let mut reader = Reader {
         text,
-        bases: bases(sources),
         rules: Rules::new(),
-        spans: Vec::new(),
-        rows: Vec::new(),
+        spans: Vec::with_capacity(bytes / BYTES_PER_FUNCTION),
+        rows: Vec::with_capacity(bytes / BYTES_PER_ROW),
+        remembered: Vec::new(),
         unsupported: Census::default(),
     };
-    if let Some(bytes) = sources.eh_frame {
-        let mut section = EhFrame::from(EndianSlice::new(bytes, LittleEndian));
-        section.set_address_size(8);
-        reader.section(&section, Origin::EhFrame);
-    }
+    let bases = &bases(sources);
     if let Some(bytes) = sources.debug_frame {
         let mut section = DebugFrame::from(EndianSlice::new(bytes, LittleEndian));
         section.set_address_size(8);
-        reader.section(&section, Origin::DebugFrame);
+        reader.section(&Section { as_gimli: &section, bytes, bases });
+    }
+    if let Some(bytes) = sources.eh_frame {
+        let mut section = EhFrame::from(EndianSlice::new(bytes, LittleEndian));
+        section.set_address_size(8);
+        reader.section(&Section { as_gimli: &section, bytes, bases });
     }
     let Reader { rules, spans, rows, unsupported, .. } = reader;
     Functions { spans, rows, rules: rules.list, unsupported }
@@ -83,22 +81,21 @@ fn bases(sources: &Sources<'_>) -> BaseAddresses {
 
 struct Reader<'a> {
     text: &'a Text,
-    bases: BaseAddresses,
     rules: Rules,
     spans: Vec<Span>,
     rows: Vec<(u32, u16)>,
+    /// Empty between two functions; kept for its memory.
+    remembered: Vec<State>,
     unsupported: Census,
 }
 
 impl Reader<'_> {
-    fn section<'data, S>(&mut self, section: &S, origin: Origin)
+    fn section<'data, S>(&mut self, section: &Section<'_, 'data, S>)
     where
         S: UnwindSection<Bytes<'data>>,
     {
-        let bases = self.bases.clone();
-        let mut entries = section.entries(&bases);
-        let mut initial: Option<(usize, Option<State>)> = None;
-        let mut shared: Option<CommonInformationEntry<Bytes<'data>>> = None;
+        let mut entries = section.as_gimli.entries(section.bases);
+        let mut shared: Option<Shared<'data>> = None;
         loop {
             let partial = match entries.next() {
                 Ok(Some(CieOrFde::Cie(_))) => continue,
@@ -109,105 +106,74 @@ impl Reader<'_> {
                     break;
                 }
             };
-            let function = partial.parse(|section, bases, offset| {
-                let at = UnwindOffset::<usize>::into(offset);
-                if let Some(known) = shared.as_ref().filter(|known| known.offset() == at) {
-                    return Ok(known.clone());
-                }
-                let entry = section.cie_from_offset(bases, offset)?;
-                shared = Some(entry.clone());
-                Ok(entry)
-            });
-            let Ok(function) = function else {
-                self.unsupported.add(Unsupported::Malformed, 0);
-                continue;
-            };
-            let entry = function.cie();
-            if initial.as_ref().is_none_or(|(of, _)| *of != entry.offset()) {
-                initial = Some((entry.offset(), self.initial(section, entry)));
+            let at = partial.cie_offset();
+            if shared.as_ref().is_none_or(|known| known.entry.offset() != UnwindOffset::into(at)) {
+                shared = section.shared(at).ok();
             }
-            let initial = initial.as_ref().and_then(|(_, state)| state.as_ref());
-            self.function(section, &function, initial, origin);
+            let known = shared.as_ref().and_then(|shared| {
+                let function = section.function(&partial, shared).ok()?;
+                Some((shared, function))
+            });
+            match known {
+                Some((shared, mut function)) => {
+                    self.function(section, &partial, shared, &mut function);
+                }
+                None => self.unsupported.add(Unsupported::Malformed, 0),
+            }
         }
     }
 
-    /// What holds at the beginning of all functions that share an entry; `None` if the entry makes
-    /// no sense.
-    fn initial<'data, S>(
-        &self,
-        section: &S,
-        entry: &CommonInformationEntry<Bytes<'data>>,
-    ) -> Option<State>
-    where
-        S: UnwindSection<Bytes<'data>>,
-    {
-        if entry.entry_len() > SHARED_ENTRY_MAX {
-            return None;
-        }
-        let factors = (entry.code_alignment_factor(), entry.data_alignment_factor());
-        let mut machine = Machine::shared(factors.0, factors.1);
-        let mut instructions = entry.instructions(section, &self.bases);
-        while let Some(instruction) = instructions.next().ok()? {
-            machine.execute(&instruction, 0).ok()?;
-        }
-        Some(machine.state)
-    }
-
-    fn function<'data, S>(
+    fn function<'a, 'data, S>(
         &mut self,
-        section: &S,
-        function: &FrameDescriptionEntry<Bytes<'data>>,
-        initial: Option<&State>,
-        origin: Origin,
+        section: &Section<'a, 'data, S>,
+        partial: &PartialFrameDescriptionEntry<'_, S, Bytes<'data>>,
+        shared: &Shared<'data>,
+        function: &mut Function<'a, 'data>,
     ) where
         S: UnwindSection<Bytes<'data>>,
     {
-        let Some(code) = self.text.clip(function.initial_address(), function.end_address()) else {
-            return;
-        };
+        let Some(code) = self.text.clip(function.start, function.end) else { return };
         let first_row = self.rows.len() as u32;
         // What the rows do not reach is not described.
-        let mut described = code.start;
-        if let Some(initial) = initial {
-            described = self.rows_of(section, function, initial, &code);
-        }
+        let described = self.rows_of(section, partial, shared, function, &code);
         if described < code.end {
             self.unsupported.add(Unsupported::Malformed, u64::from(code.end - described));
             self.rows.push((described, Rules::UNSUPPORTED));
         }
-        self.spans.push(Span { code, origin, rows: first_row..self.rows.len() as u32 });
+        self.spans.push(Span { code, rows: first_row..self.rows.len() as u32 });
     }
 
     /// Adds the rows of a function and returns up to where in its code they reach.
     ///
     /// What is wrong in the instructions ends them; what holds there has no end and is left out.
-    fn rows_of<'data, S>(
+    #[inline(always)]
+    fn rows_of<'a, 'data, S>(
         &mut self,
-        section: &S,
-        function: &FrameDescriptionEntry<Bytes<'data>>,
-        initial: &State,
+        section: &Section<'a, 'data, S>,
+        partial: &PartialFrameDescriptionEntry<'_, S, Bytes<'data>>,
+        shared: &Shared<'data>,
+        function: &mut Function<'a, 'data>,
         code: &Range<u32>,
     ) -> u32
     where
         S: UnwindSection<Bytes<'data>>,
     {
-        let meaning = Context {
-            section,
-            encoding: function.cie().encoding(),
-            is_signal_frame: function.is_signal_trampoline(),
-        };
-        let entry = function.cie();
-        let factors = (entry.code_alignment_factor(), entry.data_alignment_factor());
-        let mut machine = Machine::function(initial, factors.0, factors.1);
-        let mut instructions = function.instructions(section, &self.bases);
-        let mut here = function.initial_address();
         let mut described = code.start;
+        let Some(initial) = &shared.state else { return described };
+        let meaning = Context {
+            section: section.as_gimli,
+            encoding: shared.entry.encoding(),
+            is_signal_frame: shared.entry.is_signal_trampoline(),
+        };
+        self.remembered.clear();
+        let mut machine = Machine::function(&shared.entry, initial, &mut self.remembered);
+        let mut here = function.start;
         let mut changed = true;
         let (mut rule, mut last) = (Ok(Rules::UNSUPPORTED), None);
         loop {
-            let next = match instructions.next() {
+            let then = match section.next(&mut function.instructions, partial, shared) {
                 Ok(Some(instruction)) => match machine.execute(&instruction, here) {
-                    Ok(Effect::From(next)) => Some(next),
+                    Ok(Effect::From(then)) => Some(then),
                     Ok(Effect::Changed) => {
                         changed = true;
                         continue;
@@ -218,7 +184,7 @@ impl Reader<'_> {
                 Ok(None) => None,
                 Err(_) => return described,
             };
-            let end = self.text.offset_in(code, next.unwrap_or(function.end_address()));
+            let end = self.text.offset_in(code, then.unwrap_or(function.end));
             if end > described {
                 if changed {
                     changed = false;
@@ -234,8 +200,8 @@ impl Reader<'_> {
                 }
                 described = end;
             }
-            match next {
-                Some(next) => here = next,
+            match then {
+                Some(then) => here = then,
                 None => return described,
             }
         }

@@ -1,9 +1,16 @@
 //! Executes the instructions of unwind information, for the registers that a walk follows.
 //!
-//! gimli reads the instructions and can execute them too, for all registers: with that, tables took 13 %
-//! (`librustc_driver`) to 70 % (node) longer to make.
+//! gimli can execute them too, for all registers: with that, tables took 13 % (`librustc_driver`) to 70 %
+//! (node) longer to make.
 
-use gimli::{CallFrameInstruction, CfaRule, Register, RegisterRule, X86_64};
+use gimli::{
+    CallFrameInstruction, CfaRule, CommonInformationEntry, Register, RegisterRule, X86_64,
+};
+
+use super::rules::Bytes;
+
+/// How many states can be remembered at once. Compilers remember one or two.
+const REMEMBERED_MAX: usize = 64;
 
 /// What holds at one place in a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +30,7 @@ pub struct Machine<'a> {
     pub state: State,
     /// What held at the beginning; `None` before it is known.
     initial: Option<&'a State>,
-    remembered: Vec<State>,
+    remembered: &'a mut Vec<State>,
     code_factor: u64,
     data_factor: i64,
 }
@@ -45,19 +52,27 @@ pub struct Misplaced;
 
 impl<'a> Machine<'a> {
     /// Ready to execute what functions begin with.
-    pub fn shared(code_factor: u64, data_factor: i64) -> Self {
-        let (state, remembered) = (State::default(), Vec::new());
-        Self { state, initial: None, remembered, code_factor, data_factor }
+    pub fn shared(
+        entry: &CommonInformationEntry<Bytes<'_>>,
+        remembered: &'a mut Vec<State>,
+    ) -> Self {
+        let (code_factor, data_factor) =
+            (entry.code_alignment_factor(), entry.data_alignment_factor());
+        Self { state: State::default(), initial: None, remembered, code_factor, data_factor }
     }
 
     /// Ready to execute what a function goes on with.
-    pub fn function(initial: &'a State, code_factor: u64, data_factor: i64) -> Self {
-        let (state, remembered) = (initial.clone(), Vec::new());
-        Self { state, initial: Some(initial), remembered, code_factor, data_factor }
+    pub fn function(
+        entry: &CommonInformationEntry<Bytes<'_>>,
+        initial: &'a State,
+        remembered: &'a mut Vec<State>,
+    ) -> Self {
+        let machine = Self::shared(entry, remembered);
+        Self { state: initial.clone(), initial: Some(initial), ..machine }
     }
 
     /// Executes one instruction, `here` being where the state began to hold.
-    #[inline]
+    #[inline(always)]
     pub fn execute(
         &mut self,
         instruction: &CallFrameInstruction<usize>,
@@ -123,6 +138,7 @@ impl<'a> Machine<'a> {
                     _ => return Ok(Effect::Nothing),
                 }
             }
+            I::RememberState if self.remembered.len() == REMEMBERED_MAX => return Err(Misplaced),
             I::RememberState => {
                 self.remembered.push(self.state.clone());
                 return Ok(Effect::Nothing);

@@ -3,10 +3,13 @@
 //! Bytes in, rows out: nothing is read but what is given, and nothing of it is trusted. The layout
 //! is that of [`profiler_common::table`].
 
+mod entries;
 mod frames;
 mod layout;
 mod machine;
+mod plain;
 mod rules;
+pub mod stored;
 #[cfg(test)]
 pub(super) mod tests;
 

@@ -18,10 +18,13 @@ pub use crate::unwind::info::Bytes;
 pub struct Rules {
     pub list: Vec<Rule>,
     numbers: HashMap<Rule, u16>,
-    /// The rule that was last asked for of those that share a place, and its number. Most rows need
-    /// one of a few dozen rules, and hashing for the map took longer than all else about a row.
-    recent: [(Rule, u16); 256],
+    /// The rule that was last asked for of those that share a place, and its number. Hashing for the
+    /// map took longer than all else about a row.
+    recent: Vec<(u64, u16)>,
 }
+
+/// Rules that are remembered as [`Rules::recent`]; a large file has some thousand.
+const RECENT_BITS: u32 = 10;
 
 impl Rules {
     /// Number of the rule for what is described but not supported.
@@ -31,24 +34,27 @@ impl Rules {
 
     pub fn new() -> Self {
         let list = vec![Rule::of(CfaKind::Unsupported), Rule::of(CfaKind::Uncovered)];
-        let recent = [(list[0], Self::UNSUPPORTED); 256];
+        let recent = vec![(packed(list[0]), Self::UNSUPPORTED); 1 << RECENT_BITS];
         Self { list, numbers: HashMap::new(), recent }
     }
 
     /// The rule's number, a new one if it is new.
+    #[inline]
     pub fn number(&mut self, rule: Rule) -> Result<u16, Unsupported> {
-        // Offsets are multiples of 8.
-        let place = rule.cfa_offset / 8 + i32::from(rule.bp_offset) * 4 + rule.cfa as i32 * 64;
-        let place = usize::from(place as u8);
+        /// Spreads numbers that differ anywhere over the upper bits: 2^64 by the golden ratio.
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let packed = packed(rule);
+        let place = (packed.wrapping_mul(SPREAD) >> (u64::BITS - RECENT_BITS)) as usize;
         let (known, number) = self.recent[place];
-        if known == rule {
+        if known == packed {
             return Ok(number);
         }
         let number = self.looked_up(rule)?;
-        self.recent[place] = (rule, number);
+        self.recent[place] = (packed, number);
         Ok(number)
     }
 
+    #[cold]
     fn looked_up(&mut self, rule: Rule) -> Result<u16, Unsupported> {
         if let Some(&number) = self.numbers.get(&rule) {
             return Ok(number);
@@ -58,6 +64,13 @@ impl Rules {
         self.numbers.insert(rule, number);
         Ok(number)
     }
+}
+
+#[inline(always)]
+fn packed(rule: Rule) -> u64 {
+    let Rule { cfa, bp, bp_offset, cfa_offset } = rule;
+    let kinds = u64::from(cfa as u8) | u64::from(bp as u8) << 8;
+    kinds | u64::from(bp_offset as u16) << 16 | u64::from(cfa_offset as u32) << 32
 }
 
 /// What surrounds a state and decides what it means.

@@ -1,0 +1,213 @@
+//! A cell of the matrix: a program, how it is started, and what its stacks must be.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, time::Duration};
+
+use serde_json::Value;
+use tempfile::{TempDir, tempdir};
+
+use crate::{
+    chain::{Chain, Frames},
+    program::{Program, sources},
+    support::{
+        process::{Recorder, Workload},
+        report::{Report, list, number},
+    },
+};
+
+/// How long each is recorded.
+const LENGTH: Duration = Duration::from_millis(1200);
+
+/// How many intervals at least must be the whole of each chain.
+const OCCURRENCES_MIN: u64 = 20;
+
+/// How many stacks of a thousand must be equal to the slow path's, and complete.
+const SHARE_MIN: f64 = 0.999;
+
+/// One cell.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// What is started, and after it what that is given the paths of.
+    pub programs: Vec<Program>,
+    /// How it is started.
+    pub start: Start,
+    /// Further arguments.
+    pub args: Vec<&'static str>,
+    /// Every chain that its stacks may be.
+    pub chains: Vec<String>,
+    /// How its stacks end.
+    pub ends: Ends,
+}
+
+/// How a cell is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At its path. Once it is recorded it is told to go on.
+    Plain,
+    /// From a copy that is deleted before it is recorded.
+    Deleted,
+    /// From a copy on a file system that is mounted for no other process.
+    Mounted,
+    /// By this interpreter: the first argument is a script of `workloads/cells`.
+    Interpreter(&'static str),
+}
+
+/// How the stacks of a cell end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// At the outermost frame.
+    Complete,
+    /// Some of them at code that nothing describes: they are marked, and as far as they go they are
+    /// the leaf side of a chain.
+    Marked,
+}
+
+/// What a recording of a cell came to.
+struct Outcome {
+    report: Report,
+    /// Intervals by chain, whole ones.
+    whole: Vec<u64>,
+    /// Stacks that are none of the chains, with their intervals.
+    strange: BTreeMap<String, u64>,
+}
+
+/// Records a cell and checks every stack.
+pub fn check(name: &str, cell: &Cell) {
+    let chains: Vec<Chain> = cell.chains.iter().map(|chain| Chain::new(chain)).collect();
+    let outcome = Outcome::of(cell.record(), cell, &chains);
+    println!("CELL {name:<32} {}", outcome.summary());
+    let mut wrong = Vec::new();
+    for (chain, count) in chains.iter().zip(&outcome.whole) {
+        if chain.required && cell.ends == Ends::Complete && *count < OCCURRENCES_MIN {
+            wrong.push(format!("only {count} intervals are {chain}"));
+        }
+    }
+    for (stack, count) in &outcome.strange {
+        wrong.push(format!("{count} intervals are no chain: {stack}"));
+    }
+    if cell.ends == Ends::Complete && outcome.complete_share() < SHARE_MIN {
+        wrong.push(format!("not complete: {}", outcome.report.0["quality"]["user_stacks"]));
+    }
+    if let Some(check) = outcome.stack_check() {
+        let equal = number(&check["equal"]) as f64 / number(&check["compared"]) as f64;
+        if equal.is_nan() || equal < SHARE_MIN {
+            wrong.push(format!("not equal: {check}"));
+        }
+    }
+    let quality = &outcome.report.0["quality"];
+    assert!(wrong.is_empty(), "{name}:\n  {}\n{quality}", wrong.join("\n  "));
+}
+
+impl Cell {
+    fn record(&self) -> Report {
+        let out = tempdir().unwrap();
+        let json = out.path().join("out.json");
+        let (mut workload, _folder) = self.start();
+        let pid = workload.pid().to_string();
+        let recorder = Recorder::start(&["-p", &pid, "-o", json.to_str().unwrap()]);
+        workload.go();
+        std::thread::sleep(LENGTH);
+        recorder.interrupt().expect_success();
+        workload.hang_up();
+        if let Some(kept) = std::env::var_os("CELLS_KEEP") {
+            let kept = PathBuf::from(kept).join(format!("{}.json", self.file_name()));
+            fs::copy(&json, kept).unwrap();
+        }
+        Report::read(&json)
+    }
+
+    fn file_name(&self) -> &'static str {
+        self.programs.first().map_or("script", |program| program.name)
+    }
+
+    /// The process, and the folder that lives as long.
+    fn start(&self) -> (Workload, Option<TempDir>) {
+        let files: Vec<PathBuf> = self.programs.iter().map(Program::build).collect();
+        let folder = tempdir().unwrap();
+        let copy = folder.path().join("copy");
+        let mut command = match self.start {
+            Start::Plain => Command::new(&files[0]),
+            Start::Deleted => {
+                fs::copy(&files[0], &copy).unwrap();
+                Command::new(&copy)
+            }
+            Start::Mounted => {
+                let mut command = Command::new("unshare");
+                let script = r#"mount -t tmpfs none "$1" && cp "$2" "$1/copy" || exit 99
+                    exec "$1/copy" "$3""#;
+                command.args(["--mount", "sh", "-c", script, "sh"]).arg(folder.path());
+                command.arg(&files[0]);
+                command
+            }
+            Start::Interpreter(interpreter) => {
+                let mut command = Command::new(interpreter);
+                command.current_dir(sources());
+                command
+            }
+        };
+        command.args(&self.args).args(files.iter().skip(1));
+        let workload = Workload::start_as(command);
+        if self.start == Start::Deleted {
+            fs::remove_file(&copy).unwrap();
+        }
+        (workload, Some(folder))
+    }
+}
+
+impl Outcome {
+    fn of(report: Report, cell: &Cell, chains: &[Chain]) -> Self {
+        let stripped = cell.programs.iter().find(|program| program.stripped);
+        let functions = stripped.map(Program::functions).unwrap_or_default();
+        let path = stripped.map(|program| program.build().display().to_string());
+        let name_of = |module: &str, address: u64| {
+            let of_it = path.as_deref() == Some(module);
+            let found = functions.iter().find(|(range, _)| of_it && range.contains(&address));
+            found.map(|(_, name)| name.clone())
+        };
+        let mut outcome = Self { whole: vec![0; chains.len()], strange: BTreeMap::new(), report };
+        for site in outcome.report.sites().to_vec() {
+            outcome.judge(&site, &Frames::of(&site, name_of), cell.ends, chains);
+        }
+        outcome
+    }
+
+    fn judge(&mut self, site: &Value, frames: &Frames, ends: Ends, chains: &[Chain]) {
+        let count = number(&site["count"]);
+        let complete = site["stack"] == "complete";
+        let known = if complete {
+            let found = chains.iter().position(|chain| chain.is(frames));
+            found.inspect(|&chain| self.whole[chain] += count).is_some()
+        } else {
+            // What is not complete is counted as that.
+            let _ = ends;
+            site["stack"] == "missing" || chains.iter().any(|chain| chain.ends_with(frames))
+        };
+        if !known {
+            let stack = format!("{}: {}", site["stack"], frames.0.join(" "));
+            *self.strange.entry(stack).or_default() += count;
+        }
+    }
+
+    fn complete_share(&self) -> f64 {
+        let stacks = &self.report.0["quality"]["user_stacks"];
+        let kinds = ["complete", "truncated", "broken", "missing"];
+        let all: u64 = kinds.iter().map(|kind| number(&stacks[*kind])).sum();
+        number(&stacks["complete"]) as f64 / all as f64
+    }
+
+    /// What the comparison with the slow path found.
+    fn stack_check(&self) -> Option<&Value> {
+        Some(&self.report.0["quality"]["stack_check"]).filter(|check| !check.is_null())
+    }
+
+    fn summary(&self) -> String {
+        let strange: u64 = self.strange.values().sum();
+        let check = self.stack_check().map(ToString::to_string).unwrap_or_default();
+        format!(
+            "complete {:7.3} %  {}  no chain {strange}  whole {:?}  threads {} {check}",
+            100.0 * self.complete_share(),
+            self.report.0["quality"]["user_stacks"],
+            self.whole,
+            list(&self.report.0["pools"]).len(),
+        )
+    }
+}

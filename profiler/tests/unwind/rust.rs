@@ -1,0 +1,67 @@
+//! Rust programs: chains 0, 20 and 200 calls deep, as release builds come.
+
+use crate::{
+    cell::{Cell, Ends, Start},
+    cells,
+    program::{Compiler, Program},
+};
+
+const CHAINS: &[&str] = &[
+    "_start .. main .. cell_work cell_descend*21 cell_sleep ..",
+    ".. cell_work cell_descend*1 cell_sleep ..",
+    ".. cell_work cell_descend*21 cell_sleep ..",
+    ".. cell_work cell_descend*201 cell_sleep ..",
+    ".. cell_work cell_descend*21 cell_condvar ..",
+    ".. cell_work cell_descend*21 cell_channel ..",
+    ".. cell_work cell_descend*21 cell_socket ..",
+    "?.. cell_until_closed ..",
+];
+
+/// With the default of what a panic does.
+const UNWINDING: &str =
+    ".. cell_work cell_descend*4 cell_catch ..0 cell_unwinding ..0 cell_sleep ..";
+
+const MUSL: &[&str] = &["--target", "x86_64-unknown-linux-musl"];
+
+fn program(name: &'static str, options: &[&'static str], stripped: bool) -> Program {
+    let options = [&["--edition", "2024", "-C", "opt-level=3"], options].concat();
+    Program { name, compiler: Compiler::Rustc, options, sources: &["depth.rs"], stripped }
+}
+
+fn unwinds(program: Program) -> Cell {
+    let mut cell = aborts(program);
+    cell.args.push("unwind");
+    cell.chains.push(UNWINDING.to_owned());
+    cell
+}
+
+fn aborts(program: Program) -> Cell {
+    Cell {
+        programs: vec![program],
+        start: Start::Plain,
+        args: vec![],
+        chains: CHAINS.iter().map(|&chain| chain.to_owned()).collect(),
+        ends: Ends::Complete,
+    }
+}
+
+/// Code without unwind information cannot be left for certain.
+fn marked(program: Program) -> Cell {
+    Cell { ends: Ends::Marked, ..aborts(program) }
+}
+
+cells! {
+    release: unwinds(program("rust", &[], false)),
+    stripped: unwinds(program("rust-stripped", &[], true)),
+    panic_abort: aborts(program("rust-abort", &["-C", "panic=abort"], false)),
+    lto: unwinds(program("rust-lto", &["-C", "lto=fat"], false)),
+    for_size: unwinds(program("rust-s", &["-C", "opt-level=s"], false)),
+    glibc_static: unwinds(program("rust-static", &["-C", "target-feature=+crt-static"], false)),
+    musl: unwinds(program("rust-musl", MUSL, false)),
+    musl_stripped: marked(program("rust-musl-stripped", MUSL, true)),
+    no_unwind_tables: marked(program(
+        "rust-no-tables",
+        &["-C", "panic=abort", "-C", "force-unwind-tables=no"],
+        false,
+    )),
+}
