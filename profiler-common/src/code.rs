@@ -25,6 +25,10 @@ pub struct ProcessCode {
     pub reserved: u32,
 }
 
+/// Where the addresses of mappings that the kernel side knows end: it compares them as numbers with a
+/// sign.
+pub const ADDRESSES_END: u64 = 1 << 63;
+
 /// One executable mapping: a value of `MAPPINGS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

@@ -1,6 +1,6 @@
 //! Installs what is missing to rebuild the kernel side and to run the tests, and says what.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
@@ -14,12 +14,27 @@ const BY_HAND: &str = "this machine has no packages that setup knows; install by
   cargo install bpf-linker --version 0.13.0 --locked
 (bpf-linker's README says which LLVM it needs where no prebuilt one is used)";
 
+/// What builds and runs the programs of the live tests, with Debian's package of each.
+const TEST_COMMANDS: [(&str, &str); 6] = [
+    ("gcc", "gcc"),
+    ("g++", "g++"),
+    ("clang-22", "clang-22"),
+    ("ld.lld-22", "lld-22"),
+    ("node", "nodejs"),
+    ("/usr/bin/python3", "python3"),
+];
+
+/// A target of Rust without a shared C library, for which the live tests build programs as well.
+const MUSL: &str = "x86_64-unknown-linux-musl";
+
 /// Everything that is needed to rebuild the kernel side and to run the tests.
 pub fn run() -> Result<()> {
     let mut installed = Vec::new();
     installed.extend(rustup_components()?);
     installed.extend(compiler()?);
     installed.extend(bpf_linker()?);
+    installed.extend(test_commands()?);
+    installed.extend(musl_target()?);
     if installed.is_empty() {
         println!("setup: nothing to do, everything is installed");
     } else {
@@ -102,6 +117,26 @@ fn bpf_linker() -> Result<Vec<String>> {
             .env_remove("CARGO_TARGET_DIR"),
     )?;
     Ok(vec![format!("bpf-linker {BPF_LINKER_VERSION}")])
+}
+
+fn test_commands() -> Result<Vec<String>> {
+    let missing = TEST_COMMANDS.into_iter().filter(|(command, _)| !run::in_path(command));
+    let packages: Vec<&str> = missing.map(|(_, package)| package).collect();
+    debian_packages(&packages)
+}
+
+fn musl_target() -> Result<Vec<String>> {
+    let mut libraries = Command::new("rustc");
+    libraries.args(["--print", "target-libdir", "--target", MUSL]);
+    if Path::new(&run::output(&mut libraries)?).is_dir() {
+        return Ok(Vec::new());
+    }
+    if !run::in_path("rustup") {
+        bail!("rustc has no libraries for {MUSL}, and there is no rustup here: install them");
+    }
+    println!("setup: installing the target {MUSL}");
+    run::run(Command::new("rustup").args(["target", "add", MUSL]))?;
+    Ok(vec![MUSL.to_owned()])
 }
 
 /// Whether apt has a version of the package to offer.

@@ -72,18 +72,24 @@ fn unit_tests() -> Result<()> {
     run::run(&mut run::cargo(&["test", "--workspace", "--locked"]))
 }
 
-/// One at a time: they load the machine and measure time. Built as this user, run as root.
+/// The first ones one at a time: they load the machine and measure time. Built as this user, run as
+/// root.
 fn live_tests() -> Result<()> {
     // Both packages in both commands, so that cargo unifies the same features.
     let live = ["-p", "stallscope", "-p", "workloads", "--features", "stallscope/live", "--locked"];
     run::run(run::cargo(&["build", "--bins"]).args(live))?;
-    let mut test = run::cargo(&["test", "--test", "live"]);
-    test.args(live).args(["--", "--test-threads=1"]);
-    if !run::is_root() {
-        println!("(not root: using sudo for the live tests)");
-        test.env(runner_variable()?, "sudo -E");
+    run::run(run::cargo(&["test", "--test", "unwind"]).args(live).args(["--", "every_program"]))?;
+    // The programs of the matrix only sleep: two of them leave each other alone.
+    for (binary, threads) in [("live", "--test-threads=1"), ("unwind", "--test-threads=2")] {
+        let mut test = run::cargo(&["test", "--test", binary]);
+        test.args(live).args(["--", threads]);
+        if !run::is_root() {
+            println!("(not root: using sudo for the live tests)");
+            test.env(runner_variable()?, "sudo -E");
+        }
+        run::run(&mut test)?;
     }
-    run::run(&mut test)
+    Ok(())
 }
 
 /// The variable that names the program under which cargo runs what it built for this machine.

@@ -11,6 +11,7 @@ use std::{
     path::PathBuf,
 };
 
+use aya::util::online_cpus;
 use perf_event::{
     Builder, Clock, SampleFlag, Sampler,
     data::{Mmap2, Record},
@@ -63,10 +64,11 @@ impl MadeMappings {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn listen(cpus: &[u32]) -> io::Result<(Self, OwnedFd)> {
+    pub fn listen() -> io::Result<(Self, OwnedFd)> {
+        let cpus = online_cpus().map_err(|(_, error)| error)?;
         let readable = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut rings = Vec::with_capacity(cpus.len());
-        for &cpu in cpus {
+        for cpu in cpus {
             let ring = Builder::new(Software::DUMMY)
                 .any_pid()
                 .one_cpu(cpu as usize)

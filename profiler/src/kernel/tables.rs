@@ -66,7 +66,7 @@ pub struct PlacedFile {
 
 /// The chunks and rules of all files.
 struct Chunks {
-    chunks: ArrayOfMaps<MapData, Array<MapData, Chunk>>,
+    all: ArrayOfMaps<MapData, Array<MapData, Chunk>>,
     /// The open one's number, and it.
     open: Option<(u32, Array<MapData, Chunk>)>,
     /// Memory of the others: nothing but `ROWS` holds them.
@@ -79,7 +79,7 @@ impl KernelTables {
     pub fn new(maps: Maps) -> Self {
         let Maps { rows, rules, pages, mappings, processes } = maps;
         Self {
-            store: Chunks { chunks: rows, open: None, closed_bytes: 0, rules },
+            store: Chunks { all: rows, open: None, closed_bytes: 0, rules },
             packing: Packing::new(),
             pages,
             free_pages: Runs::new(PAGES_MAX as u32),
@@ -200,7 +200,7 @@ impl Store for Chunks {
         }
         let mut map = Array::create(1, 0)?;
         map.set(0, rows, 0)?;
-        self.chunks.set(number, &map, 0)?;
+        self.all.set(number, &map, 0)?;
         if let Some((_, closed)) = self.open.replace((number, map)) {
             self.closed_bytes += usage::map_bytes(closed.map().fd().as_fd()).unwrap_or(0);
         }
@@ -215,7 +215,8 @@ impl Store for Chunks {
 /// A rule as the eight bytes that it is.
 fn word(rule: Rule) -> u64 {
     let Rule { cfa, bp, bp_offset, cfa_offset } = rule;
-    let [c, d] = bp_offset.to_ne_bytes();
-    let [e, f, g, h] = cfa_offset.to_ne_bytes();
-    u64::from_ne_bytes([cfa as u8, bp as u8, c, d, e, f, g, h])
+    let mut bytes = [cfa as u8, bp as u8, 0, 0, 0, 0, 0, 0];
+    bytes[2..4].copy_from_slice(&bp_offset.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&cfa_offset.to_ne_bytes());
+    u64::from_ne_bytes(bytes)
 }

@@ -23,12 +23,13 @@ use self::{
 };
 use super::ends;
 use crate::{
+    cache::TableCache,
     kernel::{KernelTables, Made, MadeMappings},
     recording::{CodeAddress, FrameKind, Mapping, Module, ModuleId, RawFrame, Record, StackEnd},
     symbols::LiveFiles,
     target::{self, ExecMapping},
     units::{Avma, Ktime, Pid},
-    unwind::{AddressSpace, CodeFile, Table, Walk, WalkRegs, space::WalkEnd},
+    unwind::{AddressSpace, Table, Walk, WalkRegs, space::WalkEnd},
 };
 
 /// How long after a mapping was made the mappings are read again: one library brings others.
@@ -44,6 +45,8 @@ pub struct CodeMap {
     processes: HashMap<Pid, ProcessCode>,
     /// `None` where the kernel side cannot walk.
     tables: Option<KernelTables>,
+    /// Where tables are kept.
+    cache: Option<Arc<TableCache>>,
     /// Tables that are being made.
     builds: JoinSet<(ModuleId, Table)>,
     /// The number of the latest generation.
@@ -106,8 +109,9 @@ pub struct CopyWalk {
 impl CodeMap {
     /// From now on tables and mappings go into the kernel. Needs a tokio runtime around it: tables
     /// are made by its blocking threads.
-    pub fn serve(&mut self, tables: KernelTables) {
+    pub fn serve(&mut self, tables: KernelTables, cache: TableCache) {
         self.tables = Some(tables);
+        self.cache = Some(Arc::new(cache));
     }
 
     /// From now on mappings are known to have been made before they are walked through.
@@ -363,7 +367,13 @@ impl CodeMap {
                 && let Some(code) = module.code.clone()
             {
                 module.table = TableState::Building;
-                self.builds.spawn_blocking(move || (id, table(&code)));
+                let (identity, cache) = (module.identity.clone(), self.cache.clone());
+                self.builds.spawn_blocking(move || {
+                    let make = || code.table();
+                    let table =
+                        cache.map_or_else(make, |cache| cache.table(identity.as_ref(), make).0);
+                    (id, table)
+                });
             }
         }
     }
@@ -384,11 +394,6 @@ impl CodeMap {
             self.losses.tables_refused += 1;
         }
     }
-}
-
-/// Makes the table of a file.
-fn table(code: &CodeFile) -> Table {
-    code.table()
 }
 
 impl ProcessCode {

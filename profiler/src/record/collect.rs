@@ -313,7 +313,7 @@ impl Collector {
         let (id, new) = self.stacks.kernel(frames);
         let Some(stack) = new else { return Ok(id) };
         let appended = self.append(Record::KernelStack(stack.clone()));
-        appended.map(|()| self.stacks.keep_kernel(stack))
+        appended.map(|()| self.stacks.keep_kernel(&stack))
     }
 
     fn append_all(&mut self, mut facts: Vec<Record>) -> Result<(), WriteError> {

@@ -9,10 +9,17 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{MapData, RingBuf};
 
 use super::collect::Collector;
-use crate::{kernel::load::Visit, recording::file::WriteError};
+use crate::{
+    kernel::load::Visit,
+    recording::file::WriteError,
+    units::{Ktime, Nanos},
+};
 
 /// Records taken before timers and signals are looked at again.
-pub const BATCH: usize = 4096;
+const BATCH: usize = 4096;
+
+/// How long a record can be on its way from its capture into the ring buffer; far more than it is.
+const ON_THE_WAY: Nanos = Nanos(1_000_000_000);
 
 /// How long a visit may take: it can block on a process whose memory cannot be read, on a file
 /// system that hangs.
@@ -21,22 +28,31 @@ const VISIT_LIMIT: Duration = Duration::from_secs(5);
 /// How often the ring buffer is looked at during a visit.
 const VISIT_STEP: Duration = Duration::from_millis(1);
 
-/// Takes up to `most` records; returns how many there were.
+/// What was taken at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes of records.
+    pub bytes: usize,
+    /// There are no more.
+    pub all: bool,
+}
+
+/// Takes up to [`BATCH`] records.
 ///
 /// # Errors
 /// At the first fact that the recording refuses.
-pub fn take(
-    events: &mut RingBuf<MapData>,
-    collector: &mut Collector,
-    most: usize,
-) -> Result<usize, WriteError> {
-    let mut taken = 0;
-    while taken < most {
-        let Some(item) = events.next() else { break };
-        taken += 1;
+pub fn take(events: &mut RingBuf<MapData>, collector: &mut Collector) -> Result<Taken, WriteError> {
+    let begun = super::clock::now();
+    let mut bytes = 0;
+    for _ in 0..BATCH {
+        let Some(item) = events.next() else {
+            collector.taken_until(Ktime(begun.0.saturating_sub(ON_THE_WAY.0)));
+            return Ok(Taken { bytes, all: true });
+        };
+        bytes += item.len();
         collector.take(&item)?;
     }
-    Ok(taken)
+    Ok(Taken { bytes, all: false })
 }
 
 /// Takes every record there is: for a window that is closed, where their number is finite.

@@ -4,6 +4,7 @@
 //! - [`launch`] is a command that is started to be recorded.
 //! - `session` is what a recording begins with.
 //! - `window` opens and closes the measured window.
+//! - `prepare` brings the target's tables and mappings into the kernel.
 //! - `events` takes what the ring buffer holds.
 //! - `collect` turns ring buffer records into facts.
 //! - `check` compares the kernel side's stacks with the recorder's own.
@@ -23,6 +24,7 @@ mod cost;
 mod ends;
 mod events;
 pub mod launch;
+mod prepare;
 mod progress;
 mod session;
 mod stop;
@@ -31,6 +33,8 @@ mod window;
 use std::{
     collections::HashMap,
     ffi::OsString,
+    io,
+    os::fd::OwnedFd,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -39,7 +43,11 @@ use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use profiler_common::{config::HookPath, counter::Counter};
-use tokio::{io::unix::AsyncFd, sync::watch, time::MissedTickBehavior};
+use tokio::{
+    io::unix::{AsyncFd, AsyncFdReadyMutGuard},
+    sync::watch,
+    time::MissedTickBehavior,
+};
 
 pub use command::run;
 pub(crate) use session::hook_name;
@@ -47,7 +55,7 @@ pub(crate) use session::hook_name;
 use self::{
     check::Checker,
     collect::Collector,
-    events::{BATCH, tolerate},
+    events::{Taken, tolerate},
     launch::Launched,
     progress::Progress,
 };
@@ -70,6 +78,16 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 /// How often mappings are read again without a reason: what shows a library that took the place of
 /// another one.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the ring buffer is left alone after it was emptied: waking up for every record is what
+/// taking it costs most.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The part of the ring buffer that may fill up during such a pause.
+const PAUSE_FILLS: u32 = 16;
+
+/// How long mappings that are made are left to add up.
+const TOLD_PAUSE: Duration = Duration::from_millis(2);
 
 /// Threads that can be measured at once, at least.
 const THREADS_MIN: u32 = 16_384;
@@ -141,7 +159,10 @@ pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Re
     let probe = kernel::probe::probe()?;
     let hook = probe.hook(plan.hook)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(watch(plan, &probe, hook, process, launched, stopped))
+    let outcome = runtime.block_on(watch(plan, &probe, hook, process, launched, stopped));
+    // A table that is being made is of no use any more.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// A recording under way.
@@ -149,6 +170,8 @@ struct Run<'plan> {
     plan: &'plan Plan,
     programs: Programs,
     events: AsyncFd<RingBuf<MapData>>,
+    /// Readable when mappings were made.
+    told: Option<AsyncFd<OwnedFd>>,
     collector: Collector,
     session: Session,
     /// The session is written: the target is what it is going to be.
@@ -171,19 +194,24 @@ async fn watch(
     let throttled_before = throttle.as_ref().and_then(target::Throttle::read);
     let _stats = plan.bpf_stats.then(kernel::stats::enable).transpose()?;
     let mut programs = Programs::load(probe, &request(plan, hook, pid))?;
+    // A command is not itself yet, and has no code to speak of.
+    let mut processes = if launched.is_none() { vec![pid] } else { Vec::new() };
     if plan.children {
         // After the attachment: a child that is forked from here on is seen being born.
-        programs.adopt(&target::children(pid))?;
+        let children = target::children(pid);
+        programs.adopt(&children)?;
+        processes.extend(children);
     }
     let log = plan.bpf_log.then(|| programs.take_log(StderrLog)).transpose()?;
     let events = kernel::readiness::of_ring(programs.take_events()?)?;
     let mut collector = Collector::new(Writer::create(&plan.recording, plan.max_size)?);
     collector.checker = (plan.stack_copies == StackCopies::Always).then(Checker::default);
+    let told = prepare::prepare(probe, &mut programs, &mut collector, &processes).await?;
 
     let start = window::open(&mut programs).await?;
     collector.window_opened(start);
     let session = session::session(plan, hook, process, start)?;
-    let mut run = Run { plan, programs, events, collector, session, begun: false };
+    let mut run = Run { plan, programs, events, told, collector, session, begun: false };
     // A command is not itself yet: its session is written when it is, and what it waited for before
     // is left out. Of a process that is there nothing is, so its session is the first to be written.
     if launched.is_none() {
@@ -207,7 +235,7 @@ impl Run<'_> {
     /// Takes events until something ends the recording.
     async fn until_stopped(
         &mut self,
-        alive: &AsyncFd<std::os::fd::OwnedFd>,
+        alive: &AsyncFd<OwnedFd>,
         mut log: Option<aya_log::EbpfLogger<StderrLog>>,
         mut stopped: watch::Receiver<bool>,
     ) -> Result<EndReason> {
@@ -217,6 +245,7 @@ impl Run<'_> {
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut ring_rests, mut told_rests) = (None, None);
         let reason = loop {
             // Timers are looked after only when nothing is ready, which a busy target can put off.
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -238,11 +267,24 @@ impl Run<'_> {
                     flushed
                 }
                 _ = refresh.tick() => self.collector.refresh_all(),
-                ready = self.events.readable_mut() => {
+                () = until(self.collector.code.due()) => self.collector.refresh_due(),
+                () = told(told_rests, self.told.as_mut()) => {
+                    told_rests = Some(Instant::now() + TOLD_PAUSE);
+                    self.collector.code.hear(clock::now());
+                    Ok(())
+                }
+                Some(module) = self.collector.code.built() => {
+                    self.collector.code.republish(&[module]);
+                    Ok(())
+                }
+                ready = readable(ring_rests, &mut self.events) => {
                     let mut ready = ready?;
-                    let taken = events::take(ready.get_inner_mut(), &mut self.collector, BATCH);
-                    if matches!(taken, Ok(taken) if taken < BATCH) {
+                    let taken = events::take(ready.get_inner_mut(), &mut self.collector);
+                    ring_rests = None;
+                    if let Ok(Taken { all: true, bytes }) = taken {
                         ready.clear_ready();
+                        let calm = bytes < (self.plan.ring_bytes / PAUSE_FILLS) as usize;
+                        ring_rests = calm.then(|| Instant::now() + PAUSE);
                     }
                     taken.map(|_| ()).and_then(|()| self.begin_if_execed())
                 }
@@ -303,12 +345,13 @@ impl Run<'_> {
             say(&format!("warning: {error:#}; waits open at the end may lack their stacks"));
         }
         let states = self.programs.threads()?;
-        let usage = kernel::usage::usage().unwrap_or_default();
+        let mut usage = kernel::usage::usage().unwrap_or_default();
+        usage.map_bytes += self.collector.code.kernel_bytes();
         for (counter, count) in self.programs.counters()? {
             self.collector.add(counter, count);
         }
         self.collector.add(Counter::ProgramMisses, usage.misses);
-        let Self { plan, programs, events, mut collector, mut session, begun } = self;
+        let Self { plan, programs, events, told: _, mut collector, mut session, begun } = self;
         drop(events);
         drop(programs);
 
@@ -362,6 +405,31 @@ fn request(plan: &Plan, hook: HookPath, pid: Pid) -> Request {
         kept_stacks_max: KEPT_STACKS_MIN + threads,
         stack_copies: plan.stack_copies,
         log: plan.bpf_log,
+    }
+}
+
+/// Waits until there are records, and at least until an instant.
+async fn readable(
+    rests: Option<Instant>,
+    events: &mut AsyncFd<RingBuf<MapData>>,
+) -> io::Result<AsyncFdReadyMutGuard<'_, RingBuf<MapData>>> {
+    if let Some(rests) = rests {
+        tokio::time::sleep_until(rests.into()).await;
+    }
+    events.readable_mut().await
+}
+
+/// Waits until mappings were made, and at least until an instant.
+async fn told(rests: Option<Instant>, told: Option<&mut AsyncFd<OwnedFd>>) {
+    if let Some(rests) = rests {
+        tokio::time::sleep_until(rests.into()).await;
+    }
+    match told {
+        Some(told) => match told.readable_mut().await {
+            Ok(mut ready) => ready.clear_ready(),
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     program::{Program, sources},
     support::{
         process::{Recorder, Workload},
-        report::{Report, list, number},
+        report::{Report, number},
     },
 };
 
@@ -165,20 +165,19 @@ impl Outcome {
         };
         let mut outcome = Self { whole: vec![0; chains.len()], strange: BTreeMap::new(), report };
         for site in outcome.report.sites().to_vec() {
-            outcome.judge(&site, &Frames::of(&site, name_of), cell.ends, chains);
+            outcome.judge(&site, &Frames::of(&site, name_of), chains);
         }
         outcome
     }
 
-    fn judge(&mut self, site: &Value, frames: &Frames, ends: Ends, chains: &[Chain]) {
+    fn judge(&mut self, site: &Value, frames: &Frames, chains: &[Chain]) {
         let count = number(&site["count"]);
         let complete = site["stack"] == "complete";
         let known = if complete {
             let found = chains.iter().position(|chain| chain.is(frames));
             found.inspect(|&chain| self.whole[chain] += count).is_some()
         } else {
-            // What is not complete is counted as that.
-            let _ = ends;
+            // That it is not complete is told by the quality.
             site["stack"] == "missing" || chains.iter().any(|chain| chain.ends_with(frames))
         };
         if !known {
@@ -203,11 +202,10 @@ impl Outcome {
         let strange: u64 = self.strange.values().sum();
         let check = self.stack_check().map(ToString::to_string).unwrap_or_default();
         format!(
-            "complete {:7.3} %  {}  no chain {strange}  whole {:?}  threads {} {check}",
+            "complete {:7.3} %  {}  no chain {strange}  whole {:?} {check}",
             100.0 * self.complete_share(),
             self.report.0["quality"]["user_stacks"],
             self.whole,
-            list(&self.report.0["pools"]).len(),
         )
     }
 }

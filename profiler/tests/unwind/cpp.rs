@@ -13,6 +13,11 @@ const CHAINS: &[&str] = &[
     ".. cell_thread cell_end_of_handler .. cell_nap ..",
     ".. cell_thread cell_try cell_guarded cell_in_handler cell_nap ..",
     ".. cell_thread cell_try cell_guarded .. cell_nap ..",
+    // Threads that throw at the same time wait for each other.
+    "?.. cell_thread cell_catch cell_throw ..",
+    "?.. cell_thread cell_catcher cell_unwound ..",
+    "?.. cell_thread cell_catcher cell_unwound cell_throw ..",
+    "?.. cell_thread cell_end_of_handler cell_throw_error ..",
 ];
 
 fn cpp(name: &'static str, compiler: Compiler, options: &[&'static str]) -> Cell {
@@ -31,5 +36,7 @@ cells! {
     gcc_not_optimised: cpp("g++-O0", Compiler::Gxx, &["-O0"]),
     gcc_optimised: cpp("g++-O2", Compiler::Gxx, &["-O2"]),
     gcc_for_size_static: cpp("g++-Os-static", Compiler::Gxx, &["-Os", "-static"]),
+    gcc_optimised_more: cpp("g++-O3", Compiler::Gxx, &["-O3"]),
+    clang_linked_by_lld: cpp("clang++-lld", Compiler::Clangxx, &["-O2", "-fuse-ld=lld"]),
     clang_optimised: cpp("clang++-O2", Compiler::Clangxx, &["-O2"]),
 }

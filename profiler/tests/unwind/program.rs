@@ -6,7 +6,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use object::{Object as _, ObjectSymbol as _, SymbolKind};
@@ -131,9 +131,10 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
 }
 
+type Locks = HashMap<&'static str, Arc<Mutex<()>>>;
+
 /// Two cells may want the same program at the same time.
 fn lock_of(name: &'static str) -> Arc<Mutex<()>> {
-    static LOCKS: OnceLock<Mutex<HashMap<&'static str, Arc<Mutex<()>>>>> = OnceLock::new();
-    let locks = LOCKS.get_or_init(Mutex::default);
-    Arc::clone(locks.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default())
+    static LOCKS: LazyLock<Mutex<Locks>> = LazyLock::new(Mutex::default);
+    Arc::clone(LOCKS.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default())
 }

@@ -17,5 +17,5 @@ fn script(interpreter: &'static str, script: &'static str, chains: &[&str]) -> C
 
 cells! {
     python: script("/usr/bin/python3", "deep.py", &["_start .. Py_BytesMain ..60", "..60"]),
-    node: script("node", "workers.js", &["_start ..4", "..40", "?.."]),
+    node: script("node", "workers.js", &["_start ..4", "..25", "?.."]),
 }

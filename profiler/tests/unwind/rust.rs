@@ -7,7 +7,7 @@ use crate::{
 };
 
 const CHAINS: &[&str] = &[
-    "_start .. main .. cell_work cell_descend*21 cell_sleep ..",
+    "_start .. cell_work cell_descend*21 cell_sleep ..",
     ".. cell_work cell_descend*1 cell_sleep ..",
     ".. cell_work cell_descend*21 cell_sleep ..",
     ".. cell_work cell_descend*201 cell_sleep ..",
@@ -55,7 +55,14 @@ cells! {
     stripped: unwinds(program("rust-stripped", &[], true)),
     panic_abort: aborts(program("rust-abort", &["-C", "panic=abort"], false)),
     lto: unwinds(program("rust-lto", &["-C", "lto=fat"], false)),
+    lto_panic_abort: aborts(program("rust-lto-abort", &["-C", "lto=fat", "-C", "panic=abort"], false)),
     for_size: unwinds(program("rust-s", &["-C", "opt-level=s"], false)),
+    for_less_size: unwinds(program("rust-z", &["-C", "opt-level=z"], false)),
+    not_optimised: unwinds(program("rust-0", &["-C", "opt-level=0"], false)),
+    with_frame_pointers: unwinds(program("rust-fp", &["-C", "force-frame-pointers=yes"], false)),
+    at_a_fixed_address: unwinds(program("rust-no-pie", &["-C", "relocation-model=static"], false)),
+    std_as_a_library: unwinds(program("rust-dynamic", &["-C", "prefer-dynamic", "-C", "rpath"], false)),
+    not_linked_by_lld: unwinds(program("rust-bfd", &["-C", "linker-features=-lld"], false)),
     glibc_static: unwinds(program("rust-static", &["-C", "target-feature=+crt-static"], false)),
     musl: unwinds(program("rust-musl", MUSL, false)),
     musl_stripped: marked(program("rust-musl-stripped", MUSL, true)),

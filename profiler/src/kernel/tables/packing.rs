@@ -35,7 +35,9 @@ pub trait Store {
 impl Packing {
     /// Nothing packed.
     pub fn new() -> Self {
-        Self { chunk: 0, filled: 0, rows: Box::new([0; CHUNK_ROWS]), rules: HashMap::new() }
+        let rows = vec![0; CHUNK_ROWS].into_boxed_slice().try_into();
+        let rows = rows.expect("a chunk has that many rows");
+        Self { chunk: 0, filled: 0, rows, rules: HashMap::new() }
     }
 
     /// Packs a file's table: its pages, which name rows that `store` has taken. `None` if there is
@@ -102,7 +104,10 @@ impl Packing {
     }
 
     fn has_room(&self, table: &Table) -> bool {
-        let new = table.rules.iter().filter(|rule| !self.rules.contains_key(rule)).count();
+        let unknown = Rule::default();
+        let is_new = |rule: &&Rule| !self.rules.contains_key(rule);
+        let new = table.rules.iter().filter(|rule| **rule != unknown).filter(is_new).count()
+            + [&unknown].into_iter().filter(is_new).count();
         let (mut chunk, mut filled) = (self.chunk as usize, self.filled);
         for page in &table.pages {
             let rows = kept_rows(page.rows as usize);
@@ -112,8 +117,7 @@ impl Packing {
             }
             filled += rows;
         }
-        // One for what no rule says.
-        self.rules.len() + new < RULES_MAX && chunk < CHUNKS_MAX
+        self.rules.len() + new <= RULES_MAX && chunk < CHUNKS_MAX
     }
 }
 
@@ -198,7 +202,7 @@ mod tests {
     }
 
     fn rule(number: usize) -> Rule {
-        Rule { cfa_offset: number as i32, ..Rule::of(CfaKind::Sp) }
+        Rule { cfa_offset: i32::try_from(number).unwrap(), ..Rule::of(CfaKind::Sp) }
     }
 
     /// A table whose pages have that many rows, over that many rules.

@@ -59,7 +59,7 @@ mod tests {
         Give(Range<u32>),
     }
 
-    fn check(steps: &[Step], free: &[Range<u32>]) {
+    fn check(steps: &[Step], free: &[(u32, u32)]) {
         let mut runs = Runs::new(10);
         for step in steps {
             match step {
@@ -67,7 +67,7 @@ mod tests {
                 Step::Give(run) => runs.give_back(run.clone()),
             }
         }
-        let left: Vec<_> = runs.free.iter().map(|(&start, &end)| start..end).collect();
+        let left: Vec<_> = runs.free.into_iter().collect();
         assert_eq!(left, free);
     }
 
@@ -75,28 +75,28 @@ mod tests {
     fn runs_are_taken_from_the_lowest_place_that_is_long_enough() {
         use Step::{Give, Take};
         check(&[Take(4, Some(0..4)), Take(6, Some(4..10)), Take(1, None)], &[]);
-        check(&[Take(4, Some(0..4)), Take(7, None)], &[4..10]);
+        check(&[Take(4, Some(0..4)), Take(7, None)], &[(4, 10)]);
         check(
             &[Take(2, Some(0..2)), Take(3, Some(2..5)), Give(0..2), Take(3, Some(5..8))],
-            &[0..2, 8..10],
+            &[(0, 2), (8, 10)],
         );
-        check(&[Take(0, Some(0..0)), Give(0..0)], &[0..10]);
+        check(&[Take(0, Some(0..0)), Give(0..0)], &[(0, 10)]);
     }
 
     #[test]
     fn runs_that_are_given_back_join_their_neighbours() {
         use Step::{Give, Take};
         let three = [Take(3, Some(0..3)), Take(3, Some(3..6)), Take(4, Some(6..10))];
-        let after = |given: Vec<Range<u32>>, free: &[Range<u32>]| {
+        let after = |given: Vec<Range<u32>>, free: &[(u32, u32)]| {
             let taken = three.iter().map(|step| match step {
                 Take(elements, expected) => Take(*elements, expected.clone()),
                 Give(run) => Give(run.clone()),
             });
             check(&taken.chain(given.into_iter().map(Give)).collect::<Vec<_>>(), free);
         };
-        after(vec![0..3, 6..10], &[0..3, 6..10]);
-        after(vec![0..3, 6..10, 3..6], &[0..10]);
-        after(vec![3..6, 0..3], &[0..6]);
-        after(vec![3..6, 6..10], &[3..10]);
+        after(vec![0..3, 6..10], &[(0, 3), (6, 10)]);
+        after(vec![0..3, 6..10, 3..6], &[(0, 10)]);
+        after(vec![3..6, 0..3], &[(0, 6)]);
+        after(vec![3..6, 6..10], &[(3, 10)]);
     }
 }

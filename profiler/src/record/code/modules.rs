@@ -18,7 +18,7 @@ use crate::{
     symbols::{LiveFile, LiveFiles},
     target::{self, ExecMapping, MappingKind},
     units::Pid,
-    unwind::{CodeFile, elf},
+    unwind::{CodeFile, CodeIdentity, elf},
 };
 
 /// The modules of a recording.
@@ -47,6 +47,8 @@ pub struct LoadedModule {
     /// `None` if the file could not be opened or is no ELF file: its frames are left by frame
     /// pointer.
     pub code: Option<CodeFile>,
+    /// What its table is known by on disk.
+    pub identity: Option<CodeIdentity>,
     /// Its table in the kernel.
     pub table: TableState,
     /// Held open so that names can be looked up after the file, or the target, is gone.
@@ -96,13 +98,11 @@ impl Modules {
             return Some(ModuleId(index as u32));
         }
         let index = known.unwrap_or(self.all.len());
-        let (code, build_id) = match &file {
-            Some(file) => (
-                CodeFile::parse(&ReadCache::new(file)).ok(),
-                elf::build_id(&ReadCache::new(file)).unwrap_or_default(),
-            ),
-            None => (None, Vec::new()),
-        };
+        let bytes = file.as_ref().map(ReadCache::new);
+        let bytes = bytes.as_ref();
+        let code = bytes.and_then(|bytes| CodeFile::parse(bytes).ok());
+        let identity = code.as_ref().and(bytes).and_then(elf::code_identity);
+        let build_id = bytes.and_then(elf::build_id).unwrap_or_default();
         let facts_of_it = Module {
             id: ModuleId(index as u32),
             path: mapping.path.clone(),
@@ -116,7 +116,7 @@ impl Modules {
             (Some(_), Some(_)) => TableState::Unbuilt,
         };
         let root = PathBuf::from(format!("/proc/{pid}/root"));
-        let loaded = LoadedModule { facts: facts_of_it, code, table, file, root };
+        let loaded = LoadedModule { facts: facts_of_it, code, identity, table, file, root };
         match known {
             Some(index) => self.all[index] = loaded,
             None => self.all.push(loaded),
@@ -157,10 +157,14 @@ impl Modules {
             .collect()
     }
 
-    /// A mapping as the kernel side walks through it.
+    /// A mapping as the kernel side walks through it; nothing for the `vsyscall` page, whose address is
+    /// not one of user memory: the kernel side compares numbers with a sign.
     pub fn for_kernel(&self, mapped: &Mapped) -> Vec<code::Mapping> {
         let &Mapped { ref mapping, bias, module } = mapped;
         let range = mapping.start.0..mapping.end.0;
+        if range.end > code::ADDRESSES_END {
+            return Vec::new();
+        }
         let table = module.map_or(&TableState::None, |module| &self.get(module).table);
         match table {
             TableState::Placed(file) => through_table(range, bias, file),
@@ -213,6 +217,8 @@ fn vdso(pid: Pid, mapping: &ExecMapping) -> Option<File> {
 mod tests {
     use super::*;
 
+    const BIAS: u64 = 0x7f00_0000_0000;
+
     #[test]
     fn a_mapping_is_walked_by_table_where_the_file_has_text_pages() {
         // Text pages 2 to 4, which are entries 100 to 102.
@@ -232,7 +238,7 @@ mod tests {
                 .collect();
             assert_eq!(found, expected);
         };
-        const BIAS: u64 = 0x7f00_0000_0000;
+
         let at = |start: u64, end: u64| BIAS + start..BIAS + end;
         check(at(0x2_1000, 0x4_3000), BIAS, &[(at(0x2_1000, 0x4_3000), true)]);
         check(

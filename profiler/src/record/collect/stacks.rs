@@ -61,7 +61,7 @@ impl StackTable {
     }
 
     /// Keeps a kernel stack that was written.
-    pub fn keep_kernel(&mut self, stack: KernelStack) -> KernelStackId {
+    pub fn keep_kernel(&mut self, stack: &KernelStack) -> KernelStackId {
         self.kernel.insert(stack.frames.iter().map(|frame| frame.0).collect(), stack.id);
         stack.id
     }

@@ -5,6 +5,8 @@
 
 mod entries;
 mod frames;
+#[cfg(test)]
+mod fuzz;
 mod layout;
 mod machine;
 mod plain;
