@@ -348,6 +348,7 @@ pub(super) fn load_object(
     let pending = if request.hook == HookPath::SwitchOut { request.kept_stacks_max } else { 1 };
     let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot tell the number of CPUs")?;
     let cpus = u32::try_from(cpus).context("there are too many CPUs")?;
+    let check_drafts = if request.stack_copies == StackCopies::Always { cpus } else { 1 };
     let globals: Vec<(&str, u32)> = [
         ("HOOK_PATH", request.hook as u32),
         ("ONLY_TGID", only_tgid),
@@ -372,7 +373,8 @@ pub(super) fn load_object(
         .map_max_entries("EVENTS", request.ring_bytes)
         .map_max_entries("THREADS", request.threads_max)
         .map_max_entries("PENDING", pending)
-        .map_max_entries("FOUND", cpus);
+        .map_max_entries("FOUND", cpus)
+        .map_max_entries("CHECK_DRAFT", check_drafts);
     for (name, value) in &globals {
         loader.override_global(name, value, true);
     }

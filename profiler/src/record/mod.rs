@@ -89,6 +89,9 @@ const PAUSE_FILLS: u32 = 16;
 /// How long mappings that are made are left to add up.
 const TOLD_PAUSE: Duration = Duration::from_millis(2);
 
+/// Size of the ring buffer, at least, where it carries whole stacks.
+const CHECK_RING_BYTES: u32 = 64 << 20;
+
 /// Threads that can be measured at once, at least.
 const THREADS_MIN: u32 = 16_384;
 
@@ -400,7 +403,10 @@ fn request(plan: &Plan, hook: HookPath, pid: Pid) -> Request {
         split_at_exec: !plan.command.is_empty(),
         min_block: plan.min_block,
         hook,
-        ring_bytes: plan.ring_bytes,
+        ring_bytes: match plan.stack_copies {
+            StackCopies::WhereNeeded => plan.ring_bytes,
+            StackCopies::Always => plan.ring_bytes.max(CHECK_RING_BYTES),
+        },
         threads_max: THREADS_MIN.max(threads * THREADS_FACTOR),
         kept_stacks_max: KEPT_STACKS_MIN + threads,
         stack_copies: plan.stack_copies,
