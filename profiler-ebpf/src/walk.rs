@@ -224,7 +224,10 @@ fn searched(walk: &mut Walk, lookup: u64) -> Result<Rule, WalkEnd> {
     if page.rows == 0 {
         return Ok(Rule::of(CfaKind::Uncovered));
     }
-    let Some(chunk) = ROWS.get_value(page.chunk, &0) else { return Err(WalkEnd::NoTable) };
+    // On the stack: a constant zero would be put where some global of the loader's lies that is zero
+    // in the object, and be whatever the loader makes of that.
+    let only = bounded::<0>(0) as u32;
+    let Some(chunk) = ROWS.get_value(page.chunk, &only) else { return Err(WalkEnd::NoTable) };
     let rows = chunk.as_ptr().cast::<Row>();
     let row = |at: u64| {
         // SAFETY: masked to the length of a chunk.

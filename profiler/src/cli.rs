@@ -69,6 +69,7 @@ pub enum Command {
 
 /// How to record.
 #[derive(Clone, Debug, PartialEq, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct RecordArgs {
     /// Whom to watch.
     #[command(flatten)]
@@ -116,6 +117,11 @@ pub struct RecordArgs {
     #[arg(long)]
     pub bpf_log: bool,
 
+    /// Walk every stack twice, in the kernel and from a copy of it, and compare; for tests of the
+    /// unwinder, and for doubters.
+    #[arg(long, hide = true)]
+    pub check_stacks: bool,
+
     /// Where stacks are captured; for tests, the kernel's offer decides.
     #[arg(long, hide = true, value_enum, default_value_t = HookChoice::Auto)]
     pub hook: HookChoice,
@@ -137,6 +143,7 @@ impl RecordArgs {
             ring_size: values::bytes(RING_SIZE).expect("the default is valid"),
             bpf_stats: false,
             bpf_log: false,
+            check_stacks: false,
             hook: HookChoice::Auto,
         }
     }

@@ -8,7 +8,7 @@ use std::{io::Write, path::PathBuf};
 use crate::{
     cache::TableCache,
     cli::Inspect,
-    recording::{Ending, Names, Recording, StackEnd, facts::Record, file},
+    recording::{Ending, Names, Part, Recording, StackEnd, Why, facts::Record, file},
     render::{count, time},
     report, target,
     terminal::printable,
@@ -102,8 +102,11 @@ fn session(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 fn counts(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> {
-    let ended = |end: StackEnd| {
-        count(recording.user_stacks.values().filter(|stack| stack.end == end).count() as u64)
+    let stacks = || recording.user_stacks.values();
+    let complete = stacks().filter(|stack| stack.end == StackEnd::Complete).count();
+    let lacking = |part: Part| {
+        let lacks = |end| matches!(end, StackEnd::Incomplete(why) if Why::part(why) == part);
+        count(stacks().filter(|stack| lacks(stack.end)).count() as u64)
     };
     let preempted = recording.intervals.iter().filter(|interval| interval.preempted).count();
     writeln!(
@@ -116,9 +119,9 @@ fn counts(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> {
         out,
         "stacks     {} user ({} complete, {} truncated, {} broken), {} kernel",
         count(recording.user_stacks.len() as u64),
-        ended(StackEnd::Complete),
-        ended(StackEnd::Truncated),
-        ended(StackEnd::Broken),
+        count(complete as u64),
+        lacking(Part::Truncated),
+        lacking(Part::Broken),
         count(recording.kernel_stacks.len() as u64)
     )?;
     writeln!(
@@ -207,6 +210,9 @@ pub fn events(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> 
     line(&Record::Counters(recording.counters.clone()))?;
     for (address, name) in sorted(&recording.names, |(address, _)| **address) {
         line(&Record::Names(Names { names: vec![(*address, name.clone())] }))?;
+    }
+    if let Some(check) = &recording.stack_check {
+        line(&Record::StackCheck(check.clone()))?;
     }
     if let Ending::Finished(end) = &recording.ending {
         line(&Record::End(end.clone()))?;

@@ -15,7 +15,7 @@ use stallscope::{
     recording::{
         CodeAddress, Counters, End, Ending, FrameKind, Host, Interval, Mapping, Missing, Module,
         NamedFrame, Options, RawFrame, Recording, ResolvedName, Session, StackEnd, Target,
-        ThreadName, ThreadTotals, UserStack,
+        ThreadName, ThreadTotals, UserStack, Why,
         facts::{EndReason, ModuleId, Observer, UserStackId},
     },
     units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid},
@@ -37,7 +37,8 @@ fn recording() -> Recording {
             RawFrame { address: address(0x10), kind: FrameKind::InstructionPointer },
             RawFrame { address: address(0x20), kind: FrameKind::ReturnAddress },
         ],
-        end: StackEnd::Truncated,
+        end: StackEnd::Incomplete(Why::SliceTooShort),
+        by_frame_pointer: 1,
     };
     let main = NamedFrame { function: "main".to_owned(), file: None, line: None };
     Recording {
@@ -118,6 +119,7 @@ fn recording() -> Recording {
             (address(0x1f), ResolvedName::Frames(vec![main])),
             (address(0x10), ResolvedName::Missing(Missing::NoSymbolHere)),
         ]),
+        stack_check: None,
         ending: Ending::Finished(End {
             end: at(10),
             reason: EndReason::Duration,

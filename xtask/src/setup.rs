@@ -86,23 +86,6 @@ fn rustup_components() -> Result<Vec<String>> {
     Ok(missing.into_iter().map(str::to_owned).collect())
 }
 
-/// What tests compile static programs for.
-fn musl_target() -> Result<Vec<String>> {
-    const TARGET: &str = "x86_64-unknown-linux-musl";
-    let mut where_is = Command::new("rustc");
-    where_is.args(["--print", "target-libdir", "--target", TARGET]);
-    let folder = run::output(&mut where_is)?;
-    if std::path::Path::new(&folder).is_dir() {
-        return Ok(Vec::new());
-    }
-    if !run::in_path("rustup") {
-        bail!("rustc has no standard library for {TARGET}: install it");
-    }
-    println!("setup: installing the standard library for {TARGET}");
-    run::run(Command::new("rustup").args(["target", "add", TARGET]))?;
-    Ok(vec![format!("target {TARGET}")])
-}
-
 /// A compiler with the source of `core`, and the LLVM that bpf-linker is built with.
 fn compiler() -> Result<Vec<String>> {
     let complete = match Compiler::find() {
@@ -143,6 +126,7 @@ fn test_commands() -> Result<Vec<String>> {
     debian_packages(&packages)
 }
 
+/// What tests compile static programs for.
 fn musl_target() -> Result<Vec<String>> {
     let mut libraries = Command::new("rustc");
     libraries.args(["--print", "target-libdir", "--target", MUSL]);

@@ -8,7 +8,7 @@ use super::{
     stacks::Stacks,
 };
 use crate::{
-    recording::{Interval, Recording, UserStackId},
+    recording::{Interval, Recording, StackEnd, UserStackId},
     runtime::{self, Meaning, Place, Reason, Stack, View, reason::Entry},
     units::{Pid, Tid},
 };
@@ -77,13 +77,7 @@ fn judge_process(
             distinct.len() - 1
         });
         judged.intervals[index] = Some(Judgement { reason, meaning: offset + number });
-        let kind = match reasons.stacks.quality(interval.user_stack) {
-            StackQuality::Complete => &mut judged.user_stacks.complete,
-            StackQuality::Truncated => &mut judged.user_stacks.truncated,
-            StackQuality::Broken => &mut judged.user_stacks.broken,
-            StackQuality::Missing => &mut judged.user_stacks.missing,
-        };
-        *kind += 1;
+        judged.user_stacks.add(reasons.stacks, interval.user_stack);
     }
     let mut user: HashMap<UserStackId, Stack<'_>> = HashMap::new();
     for id in distinct.iter().filter_map(|wait| wait.2) {
@@ -107,6 +101,25 @@ fn judge_process(
     let verdict = runtime::classify(&threads, &views);
     judged.meanings.extend(verdict.meanings);
     judged.places.extend(verdict.places.into_iter().map(|(tid, place)| ((pid, tid), place)));
+}
+
+impl UserStacks {
+    fn add(&mut self, stacks: &Stacks<'_>, user: Option<UserStackId>) {
+        *match stacks.quality(user) {
+            StackQuality::Complete => &mut self.complete,
+            StackQuality::Truncated => &mut self.truncated,
+            StackQuality::Broken => &mut self.broken,
+            StackQuality::Missing => &mut self.missing,
+        } += 1;
+        let Some(walk) = stacks.walk(user) else { return };
+        self.by_frame_pointer += u64::from(walk.by_frame_pointer > 0);
+        if let StackEnd::Incomplete(why) = walk.end {
+            match self.why.get_mut(why.name()) {
+                Some(count) => *count += 1,
+                None => drop(self.why.insert(why.name().to_owned(), 1)),
+            }
+        }
+    }
 }
 
 /// Reasons of waits, each distinct way into the kernel looked at once.

@@ -25,7 +25,7 @@ pub use report::Report;
 pub use select::{Selection, default_states, select_states};
 
 use crate::{
-    recording::{EndReason, Ending, Recording},
+    recording::{EndReason, Ending, RawFrame, Recording, StackCheck},
     symbols::SymbolTable,
     units::Ktime,
 };
@@ -147,7 +147,7 @@ fn quality(recording: &Recording, judged: &judge::Judged) -> report::Quality {
     report::Quality {
         intervals: recording.intervals.len() as u64,
         counters,
-        user_stacks: judged.user_stacks,
+        user_stacks: judged.user_stacks.clone(),
         observer,
         unfinished: matches!(recording.ending, Ending::Unfinished { .. }),
         end: match &recording.ending {
@@ -160,5 +160,26 @@ fn quality(recording: &Recording, judged: &judge::Judged) -> report::Quality {
             Ending::Finished(end) => end.throttled.map(|throttled| throttled.0),
             Ending::Unfinished { .. } => None,
         },
+        stack_check: recording.stack_check.as_ref().map(|check| stack_check(recording, check)),
+    }
+}
+
+fn stack_check(recording: &Recording, check: &StackCheck) -> report::StackCheck {
+    let frames = |frames: &[RawFrame]| {
+        frames.iter().map(|frame| stacks::bare_place(recording, frame.address)).collect()
+    };
+    let differences = check.differences.iter().map(|difference| report::StackDifference {
+        why: difference.why.clone(),
+        count: difference.count,
+        kernel: frames(&difference.kernel),
+        check: frames(&difference.check),
+    });
+    report::StackCheck {
+        compared: check.compared,
+        equal: check.equal,
+        prefix_equal: check.prefix_equal,
+        different: check.different,
+        why: check.why.clone(),
+        differences: differences.collect(),
     }
 }

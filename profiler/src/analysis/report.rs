@@ -93,6 +93,8 @@ pub struct Quality {
     pub hook: String,
     /// CFS bandwidth throttling of the target's cgroup during the window; null where unread.
     pub throttled_ns: Option<u64>,
+    /// Null unless stacks were checked.
+    pub stack_check: Option<StackCheck>,
 }
 
 /// Why a recording ended.
@@ -112,7 +114,7 @@ pub enum EndReason {
 }
 
 /// How many recorded waits have which kind of user stack.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct UserStacks {
     /// The walk reached the outermost frame.
     pub complete: u64,
@@ -122,6 +124,40 @@ pub struct UserStacks {
     pub broken: u64,
     /// No user stack was taken.
     pub missing: u64,
+    /// Whatever the kind: at least one frame was found by frame pointer, without unwind information.
+    pub by_frame_pointer: u64,
+    /// How many are truncated or broken for which reason: [`crate::recording::Why::name`].
+    pub why: BTreeMap<String, u64>,
+}
+
+/// User stacks as the kernel side walked them, held against walks of copies of the same stacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StackCheck {
+    /// Stacks that were walked twice. Exactly: `equal + prefix_equal + different`.
+    pub compared: u64,
+    /// The same frames and the same end.
+    pub equal: u64,
+    /// One of the two walks ended early, and up to there they are the same.
+    pub prefix_equal: u64,
+    /// Frames that are not the same.
+    pub different: u64,
+    /// How many of those that are not equal there are for each reason.
+    pub why: BTreeMap<String, u64>,
+    /// Some of those that are not equal, those that are different first.
+    pub differences: Vec<StackDifference>,
+}
+
+/// Two walks of one stack that are not equal. Frames are leaf first, each `module+0xaddress`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StackDifference {
+    /// What they differ in.
+    pub why: String,
+    /// How many stacks were these very two.
+    pub count: u64,
+    /// The frames of the kernel side.
+    pub kernel: Vec<String>,
+    /// Those of the copy.
+    pub check: Vec<String>,
 }
 
 /// What the recorder itself cost.

@@ -87,6 +87,7 @@ impl Sample {
             totals: Vec::new(),
             counters: Counters(BTreeMap::new()),
             names: HashMap::new(),
+            stack_check: None,
             ending: Ending::Finished(end),
         };
         Self { recording, names: HashMap::new(), addresses: HashMap::new() }
@@ -212,7 +213,7 @@ impl Sample {
         }
         let id = UserStackId(self.recording.user_stacks.len() as u32);
         let end = StackEnd::Complete;
-        self.recording.user_stacks.insert(id, UserStack { id, frames, end });
+        self.recording.user_stacks.insert(id, UserStack { id, frames, end, by_frame_pointer: 0 });
         id
     }
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::report::{Frame, FrameKind, KERNEL_HIDDEN, StackQuality};
 use crate::{
     recording::{
-        CodeAddress, FrameKind as RawKind, KernelStackId, Missing, RawFrame, Recording,
-        ResolvedName, StackEnd, UserStackId,
+        CodeAddress, FrameKind as RawKind, KernelStackId, Missing, Part, RawFrame, Recording,
+        ResolvedName, StackEnd, UserStack, UserStackId,
     },
     runtime,
     symbols::{self, SymbolTable},
@@ -60,12 +60,19 @@ impl<'a> Stacks<'a> {
 
     /// How the walk of a user stack ended.
     pub fn quality(&self, user: Option<UserStackId>) -> StackQuality {
-        match user.and_then(|id| self.recording.user_stacks.get(&id)).map(|stack| stack.end) {
+        match self.walk(user).map(|stack| stack.end) {
             Some(StackEnd::Complete) => StackQuality::Complete,
-            Some(StackEnd::Truncated) => StackQuality::Truncated,
-            Some(StackEnd::Broken) => StackQuality::Broken,
+            Some(StackEnd::Incomplete(why)) => match why.part() {
+                Part::Truncated => StackQuality::Truncated,
+                Part::Broken => StackQuality::Broken,
+            },
             None => StackQuality::Missing,
         }
+    }
+
+    /// A user stack as it was walked.
+    pub fn walk(&self, user: Option<UserStackId>) -> Option<&UserStack> {
+        user.and_then(|id| self.recording.user_stacks.get(&id))
     }
 
     /// The report's frames: root to leaf, user then kernel.
@@ -140,6 +147,17 @@ fn place(recording: &Recording, address: CodeAddress, name: &ResolvedName) -> Pl
     };
     let runtime = report.iter().rev().map(read).collect();
     Place { report, runtime }
+}
+
+/// `module+0xaddress`, or the address alone where there is no file.
+pub fn bare_place(recording: &Recording, address: CodeAddress) -> String {
+    match address {
+        CodeAddress::Module(id, at) => match recording.modules.get(&id) {
+            Some(module) => format!("{}+{:#x}", module.path.display(), at.0),
+            None => format!("[unknown]+{:#x}", at.0),
+        },
+        CodeAddress::Memory(at) | CodeAddress::Kernel(at) => format!("{:#x}", at.0),
+    }
 }
 
 fn missing(why: Missing) -> &'static str {

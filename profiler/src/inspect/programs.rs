@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     kernel::{
-        Probe, Request,
+        Probe, Request, StackCopies,
         probe::probe,
         verifier::{INSTRUCTIONS_MAX, STACK_MAX, Verified, verify},
     },
@@ -84,10 +84,17 @@ fn at(probe: &Probe, hook: HookPath) -> anyhow::Result<BTreeMap<String, Figures>
         ring_bytes: 64 << 10,
         threads_max: 1,
         kept_stacks_max: 1,
+        stack_copies: StackCopies::WhereNeeded,
         log: false,
     };
-    let full =
-        Request { children: true, split_at_exec: true, min_block: Nanos(0), log: true, ..plain };
+    let full = Request {
+        children: true,
+        split_at_exec: true,
+        min_block: Nanos(0),
+        stack_copies: StackCopies::Always,
+        log: true,
+        ..plain
+    };
     let mut all = BTreeMap::new();
     for request in [plain, full] {
         let verified = verify(probe, &request)

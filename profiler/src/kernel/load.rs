@@ -80,8 +80,20 @@ pub struct Request {
     pub threads_max: u32,
     /// For how many of them stacks can be kept where they are taken at switch-out.
     pub kept_stacks_max: u32,
+    /// When user stacks are copied.
+    pub stack_copies: StackCopies,
     /// Whether the kernel side writes its debug log.
     pub log: bool,
+}
+
+/// When the kernel side sends a copy of the user stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum StackCopies {
+    /// Where its own walk does not find all frames.
+    WhereNeeded = 0,
+    /// With every stack.
+    Always = 1,
 }
 
 /// The programs, loaded and attached, with nothing measured until a window is opened.
@@ -336,6 +348,7 @@ pub(super) fn load_object(
     let pending = if request.hook == HookPath::SwitchOut { request.kept_stacks_max } else { 1 };
     let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot tell the number of CPUs")?;
     let cpus = u32::try_from(cpus).context("there are too many CPUs")?;
+    let check_drafts = if request.stack_copies == StackCopies::Always { cpus } else { 1 };
     let globals: Vec<(&str, u32)> = [
         ("HOOK_PATH", request.hook as u32),
         ("ONLY_TGID", only_tgid),
@@ -345,6 +358,7 @@ pub(super) fn load_object(
         ("PT_REGS_OFFSET", PT_REGS_OFFSET),
         ("TASK_ON_CPU_BYTES", probe.on_cpu_bytes),
         ("KERNEL_STACK_SKIP", skip),
+        ("COPY_ALWAYS", request.stack_copies as u32),
     ]
     .into_iter()
     .chain(probe.offsets.iter().copied())
@@ -360,7 +374,8 @@ pub(super) fn load_object(
         .map_max_entries("THREADS", request.threads_max)
         .map_max_entries("PENDING", pending)
         .map_max_entries("FOUND", cpus)
-        .map_max_entries("CHAINS", cpus);
+        .map_max_entries("CHAINS", cpus)
+        .map_max_entries("CHECK_DRAFT", check_drafts);
     for (name, value) in &globals {
         loader.override_global(name, value, true);
     }

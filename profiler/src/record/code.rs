@@ -21,6 +21,7 @@ use self::{
     modules::{Modules, TableState},
     unexplained::Unexplained,
 };
+use super::ends;
 use crate::{
     cache::TableCache,
     kernel::{KernelTables, Made, MadeMappings},
@@ -28,7 +29,7 @@ use crate::{
     symbols::LiveFiles,
     target::{self, ExecMapping},
     units::{Avma, Ktime, Pid},
-    unwind::{AddressSpace, Table, WalkRegs, space::WalkEnd},
+    unwind::{AddressSpace, Table, Walk, WalkRegs, space::WalkEnd},
 };
 
 /// How long after a mapping was made the mappings are read again: one library brings others.
@@ -92,6 +93,17 @@ pub enum Placed {
     Sure(Vec<RawFrame>),
     /// Up to a frame whose mapping had been replaced by then, which stays an address.
     Doubtful(Vec<RawFrame>),
+}
+
+/// The walk of a copied stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyWalk {
+    /// Its frames.
+    pub placed: Placed,
+    /// How it ended.
+    pub end: StackEnd,
+    /// How many of the frames were found by frame pointer.
+    pub by_frame_pointer: u32,
 }
 
 impl CodeMap {
@@ -301,31 +313,22 @@ impl CodeMap {
         stack: &[u8],
         captured: Ktime,
         facts: &mut Vec<Record>,
-    ) -> (Placed, StackEnd) {
+    ) -> CopyWalk {
         if !self.processes.contains_key(&pid) {
             self.refresh(pid, captured, facts);
         }
         let process = self.processes.entry(pid).or_default();
-        let (mut end, mut placed) = process.walk(regs, stack, captured);
-        if process.is_worth_reading(end, &placed, captured) {
+        let (mut walk, mut placed) = process.walk(regs, stack, captured);
+        if process.is_worth_reading(walk.end, &placed, captured) {
             self.refresh(pid, captured, facts);
             let process = self.processes.entry(pid).or_default();
-            (end, placed) = process.walk(regs, stack, captured);
-            if let WalkEnd::NoMapping(address) = end {
+            (walk, placed) = process.walk(regs, stack, captured);
+            if let WalkEnd::NoMapping(address) = walk.end {
                 process.unexplained.note(address, super::clock::now());
             }
         }
-        let end = match end {
-            WalkEnd::Complete => StackEnd::Complete,
-            WalkEnd::TooDeep | WalkEnd::SliceTooShort => StackEnd::Truncated,
-            WalkEnd::NoMapping(_)
-            | WalkEnd::Unsupported
-            | WalkEnd::Unreadable
-            | WalkEnd::NotAdvancing
-            | WalkEnd::RegisterLost
-            | WalkEnd::BadFramePointer => StackEnd::Broken,
-        };
-        (placed, end)
+        let Walk { end, by_frame_pointer, .. } = walk;
+        CopyWalk { placed, end: ends::of_copy(end), by_frame_pointer }
     }
 
     /// The processes whose mappings are known.
@@ -414,10 +417,10 @@ impl ProcessCode {
         }
     }
 
-    fn walk(&mut self, regs: &WalkRegs, stack: &[u8], captured: Ktime) -> (WalkEnd, Placed) {
+    fn walk(&mut self, regs: &WalkRegs, stack: &[u8], captured: Ktime) -> (Walk, Placed) {
         let walk = self.space.walk(regs, stack);
         let Some(current) = self.history.current() else {
-            return (walk.end, Placed::Sure(Vec::new()));
+            return (walk, Placed::Sure(Vec::new()));
         };
         let frames = walk.frames.iter().map(|frame| {
             let kind = if frame.is_return_address {
@@ -431,7 +434,8 @@ impl ProcessCode {
             .history
             .first_in_doubt(current, frames.clone(), captured)
             .or_else(|| self.history.first_replaced(frames.clone(), captured));
-        (walk.end, placed(current, frames, doubt))
+        let placed = placed(current, frames, doubt);
+        (walk, placed)
     }
 
     /// Whether a reading of the mappings may change how a walk went.

@@ -1,7 +1,7 @@
 //! What came out of the ring buffer, turned into the facts of a recording.
 
 mod close;
-mod stacks;
+pub mod stacks;
 mod walks;
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use profiler_common::{
 };
 
 use self::{stacks::StackTable, walks::KernelWalks};
-use super::code::CodeMap;
+use super::{check::Checker, code::CodeMap};
 use crate::{
     kernel::{
         Event,
@@ -48,6 +48,8 @@ pub struct Collector {
     present: HashMap<Tid, ThreadEvent>,
     /// Processes that replaced their program.
     execs: HashMap<Pid, Ktime>,
+    /// Compares stacks of the kernel side with walks of their copies, where that was asked for.
+    pub checker: Option<Checker>,
     /// What was recorded, for the progress line.
     pub tally: Tally,
     lost: HashMap<Counter, u64>,
@@ -84,6 +86,7 @@ impl Collector {
             swept: HashMap::new(),
             present: HashMap::new(),
             execs: HashMap::new(),
+            checker: None,
             tally: Tally::default(),
             lost: HashMap::new(),
             scratch: Vec::new(),

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     cli::{HookChoice, RecordArgs, TargetChoice},
     failure::Failure,
-    kernel,
+    kernel::{self, StackCopies},
     recording::{EndReason, file},
     report::{self, Outputs, Request},
     symbols::SymbolTable,
@@ -61,6 +61,11 @@ pub fn run(args: &RecordArgs) -> Result<()> {
         ring_bytes,
         bpf_stats: args.bpf_stats,
         bpf_log: args.bpf_log,
+        stack_copies: if args.check_stacks {
+            StackCopies::Always
+        } else {
+            StackCopies::WhereNeeded
+        },
         symbols: args.symbols.options(),
     };
     let (launched, command) = launched.unzip();

@@ -7,17 +7,21 @@
 //! - `prepare` brings the target's tables and mappings into the kernel.
 //! - `events` takes what the ring buffer holds.
 //! - `collect` turns ring buffer records into facts.
+//! - `check` compares the kernel side's stacks with the recorder's own.
+//! - `ends` says how walks ended.
 //! - `code` knows which files' code a process has mapped.
 //! - `cost` is what the recorder itself cost.
 //! - `stop` hears Ctrl-C.
 //! - `progress` is the line on a terminal.
 //! - [`clock`] tells the present instant.
 
+mod check;
 pub mod clock;
 mod code;
 mod collect;
 mod command;
 mod cost;
+mod ends;
 mod events;
 pub mod launch;
 mod prepare;
@@ -49,6 +53,7 @@ pub use command::run;
 pub(crate) use session::hook_name;
 
 use self::{
+    check::Checker,
     collect::Collector,
     events::{Taken, tolerate},
     launch::Launched,
@@ -56,7 +61,7 @@ use self::{
 };
 use crate::{
     failure::Failure,
-    kernel::{self, Probe, Programs, Request},
+    kernel::{self, Probe, Programs, Request, StackCopies},
     recording::{
         Counters, End, EndReason, Ending, Record, Recording, Session,
         file::{WriteError, Writer},
@@ -83,6 +88,9 @@ const PAUSE_FILLS: u32 = 16;
 
 /// How long mappings that are made are left to add up.
 const TOLD_PAUSE: Duration = Duration::from_millis(1);
+
+/// Size of the ring buffer, at least, where it carries whole stacks.
+const CHECK_RING_BYTES: u32 = 64 << 20;
 
 /// Threads that can be measured at once, at least.
 const THREADS_MIN: u32 = 16_384;
@@ -117,6 +125,9 @@ pub struct Plan {
     pub bpf_stats: bool,
     /// Whether the debug log of the kernel side is printed.
     pub bpf_log: bool,
+    /// When user stacks are copied; always means that every stack is walked by both sides and
+    /// compared.
+    pub stack_copies: StackCopies,
     /// Where names are looked for.
     pub symbols: SymbolOptions,
 }
@@ -197,6 +208,7 @@ async fn watch(
     let log = plan.bpf_log.then(|| programs.take_log(StderrLog)).transpose()?;
     let events = kernel::readiness::of_ring(programs.take_events()?)?;
     let mut collector = Collector::new(Writer::create(&plan.recording, plan.max_size)?);
+    collector.checker = (plan.stack_copies == StackCopies::Always).then(Checker::default);
     let told = prepare::prepare(probe, &mut programs, &mut collector, &processes).await?;
 
     let start = window::open(&mut programs).await?;
@@ -361,6 +373,9 @@ impl Run<'_> {
             .close(states, end, plan.min_block)
             .or_else(|refused| tolerate(Err::<(), _>(refused)).map(|()| end))?;
         tolerate(append_names(&mut collector, session, &plan.symbols))?;
+        if let Some(checker) = collector.checker.take() {
+            tolerate(collector.append(Record::StackCheck(checker.finish())))?;
+        }
         let counters = Counter::ALL
             .iter()
             .map(|&counter| (counter.name().to_owned(), collector.lost(counter)))
@@ -388,9 +403,13 @@ fn request(plan: &Plan, hook: HookPath, pid: Pid) -> Request {
         split_at_exec: !plan.command.is_empty(),
         min_block: plan.min_block,
         hook,
-        ring_bytes: plan.ring_bytes,
+        ring_bytes: match plan.stack_copies {
+            StackCopies::WhereNeeded => plan.ring_bytes,
+            StackCopies::Always => plan.ring_bytes.max(CHECK_RING_BYTES),
+        },
         threads_max: THREADS_MIN.max(threads * THREADS_FACTOR),
         kept_stacks_max: KEPT_STACKS_MIN + threads,
+        stack_copies: plan.stack_copies,
         log: plan.bpf_log,
     }
 }
@@ -445,6 +464,7 @@ fn append_names(
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        stack_check: None,
         ending: Ending::Unfinished { offset: 0 },
     };
     let names = symbols::resolve(&stacks, &collector.code.live_files(), symbols);

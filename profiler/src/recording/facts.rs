@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::path_bytes;
+pub use super::stack_end::{Part, StackEnd, Why};
 use crate::units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid};
 
 /// One appended fact.
@@ -35,6 +36,8 @@ pub enum Record {
     Names(Names),
     /// The recording was finished in good order; always last.
     End(End),
+    /// What came out of checking the kernel's stacks, where that was asked for.
+    StackCheck(StackCheck),
 }
 
 /// What was recorded, how and where.
@@ -161,17 +164,8 @@ pub struct UserStack {
     pub frames: Vec<RawFrame>,
     /// How the walk ended.
     pub end: StackEnd,
-}
-
-/// How the walk of a user stack ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum StackEnd {
-    /// At a rule that says the outermost frame was reached.
-    Complete,
-    /// The copied part of the stack, or the room for frames, ran out; the leaf side is whole.
-    Truncated,
-    /// At a frame whose caller could not be found.
-    Broken,
+    /// How many of the frames were found by frame pointer, without unwind information.
+    pub by_frame_pointer: u32,
 }
 
 /// One frame as walked.
@@ -345,6 +339,37 @@ pub enum Missing {
     KernelHidden,
     /// The recording is of another boot, and the kernel's addresses have moved.
     OtherBoot,
+}
+
+/// User stacks as the kernel side walked them, held against walks of copies of the same stacks with
+/// all registers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackCheck {
+    /// Stacks that were walked twice. Exactly: `equal + prefix_equal + different`.
+    pub compared: u64,
+    /// The same frames and the same end.
+    pub equal: u64,
+    /// One of the two walks ended early, and up to there they are the same.
+    pub prefix_equal: u64,
+    /// Frames that are not the same.
+    pub different: u64,
+    /// How many of those that are not equal there are for each reason.
+    pub why: BTreeMap<String, u64>,
+    /// Some of those that are not equal, those that are different first.
+    pub differences: Vec<StackDifference>,
+}
+
+/// Two walks of one stack that are not equal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackDifference {
+    /// What they differ in.
+    pub why: String,
+    /// How many stacks were these very two.
+    pub count: u64,
+    /// The frames of the kernel side, leaf first.
+    pub kernel: Vec<RawFrame>,
+    /// Those of the copy, leaf first.
+    pub check: Vec<RawFrame>,
 }
 
 /// The recording was finished in good order.

@@ -7,11 +7,12 @@ pub mod facts;
 pub mod file;
 pub mod model;
 mod path_bytes;
+pub mod stack_end;
 
 pub use facts::{
     CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack, KernelStackId,
-    Mapping, Missing, Module, ModuleId, NamedFrame, Names, Observer, Options, RawFrame, Record,
-    Regs, ResolvedName, Session, StackEnd, Target, ThreadName, ThreadTotals, UserStack,
-    UserStackId,
+    Mapping, Missing, Module, ModuleId, NamedFrame, Names, Observer, Options, Part, RawFrame,
+    Record, Regs, ResolvedName, Session, StackCheck, StackDifference, StackEnd, Target, ThreadName,
+    ThreadTotals, UserStack, UserStackId, Why,
 };
 pub use model::{Ending, Recording};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::facts::{
     CodeAddress, Counters, End, Interval, KernelStack, KernelStackId, Mapping, Module, ModuleId,
-    ResolvedName, Session, ThreadName, ThreadTotals, UserStack, UserStackId,
+    ResolvedName, Session, StackCheck, ThreadName, ThreadTotals, UserStack, UserStackId,
 };
 
 /// A whole recording, as far as the file could be read.
@@ -30,6 +30,8 @@ pub struct Recording {
     pub counters: Counters,
     /// Names resolved while the target lived.
     pub names: HashMap<CodeAddress, ResolvedName>,
+    /// How the kernel's stacks compare to the recorder's own, where that was asked for.
+    pub stack_check: Option<StackCheck>,
     /// How the file ends.
     pub ending: Ending,
 }

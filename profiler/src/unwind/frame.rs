@@ -327,3 +327,90 @@ impl<'data, R: Fn(u64) -> Result<u64, Failure>> Leaving<'_, 'data, R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
+    use super::*;
+    use crate::unwind::{
+        CodeFile,
+        table::tests::{TEXT, program},
+    };
+
+    /// Every word of the stack holds `0x10_0000` more than its address.
+    fn memory(address: u64) -> Option<u64> {
+        (0x7000..0x8000).contains(&address).then_some(address + 0x10_0000)
+    }
+
+    fn leave(assembly: &str, offset: u64, position: Position) -> Step {
+        let mut registers = Registers::default();
+        for (register, value) in [
+            (X86_64::RA, TEXT + offset),
+            (X86_64::RSP, 0x7000),
+            (X86_64::RBP, 0x7100),
+            (X86_64::R8, 0x7800),
+            (X86_64::R10, 0x7200),
+            (X86_64::RDX, 0x4444),
+        ] {
+            registers.set(register, Some(value));
+        }
+        let code = CodeFile::parse(program(assembly).as_slice()).unwrap();
+        let frame = Frame { registers, position };
+        Leaver::default().leave(Some(code.info()), 0, &frame, &memory)
+    }
+
+    #[test]
+    fn what_unwind_information_says_is_done_as_it_says() {
+        let check = |directives: &str, expected: Result<(u64, u64, Option<u64>), Failure>| {
+            let assembly = format!(".cfi_startproc\n{directives}\nnop\nnop\n.cfi_endproc\n");
+            let found = match leave(&assembly, 1, Position::Interrupted) {
+                Step::To(caller) => {
+                    Ok((caller.ip(), caller.sp(), caller.registers.get(X86_64::RBP)))
+                }
+                Step::Failed(failure) => Err(failure),
+                other => panic!("{directives}: {other:?}"),
+            };
+            assert_eq!(found, expected, "{directives}");
+        };
+        let bp = Some(0x7100);
+        check("", Ok((0x10_7000, 0x7008, bp)));
+        check(".cfi_def_cfa r10, 8", Ok((0x10_7200, 0x7208, bp)));
+        check(".cfi_def_cfa r12, 8", Err(Failure::RegisterLost));
+        check(".cfi_def_cfa rsp, 0", Err(Failure::NotAdvancing));
+        check(".cfi_def_cfa rsp, 0x2000", Err(Failure::Unreadable(0x8ff8)));
+        // As `longjmp` does.
+        check(".cfi_register rip, rdx; .cfi_register rsp, r8", Ok((0x4444, 0x7800, bp)));
+        check(".cfi_register rip, r12", Err(Failure::RegisterLost));
+        check(".cfi_undefined rbp", Ok((0x10_7000, 0x7008, None)));
+        check(".cfi_offset rbp, 8", Ok((0x10_7000, 0x7008, Some(0x10_7010))));
+        check(".cfi_val_offset rbp, -16", Ok((0x10_7000, 0x7008, Some(0x6ff8))));
+        // Taken back already, from memory that is not there any more.
+        check(".cfi_offset rbp, -16", Ok((0x10_7000, 0x7008, bp)));
+        // The value is *(rsp + 16); the address is the CFA, which lies on the stack, and 8.
+        check(".cfi_escape 0x16, 6, 3, 0x77, 16, 6", Ok((0x10_7000, 0x7008, Some(0x10_7010))));
+        check(".cfi_escape 0x10, 6, 2, 0x38, 0x22", Ok((0x10_7000, 0x7008, Some(0x10_7010))));
+        // An expression that never ends, and one that wants what there is none of.
+        check(".cfi_escape 0x0f, 3, 0x2f, 0xfd, 0xff", Err(Failure::Unsupported));
+        check(".cfi_escape 0x0f, 1, 0x97", Err(Failure::Unsupported));
+    }
+
+    #[test]
+    fn what_a_signal_interrupted_is_where_it_says() {
+        let assembly = ".cfi_startproc\n.cfi_signal_frame\nnop\nnop\n.cfi_endproc\n";
+        let Step::To(frame) = leave(assembly, 1, Position::Caller) else { panic!("no caller") };
+        assert_eq!((frame.position, frame.lookup()), (Position::Interrupted, Avma(0x10_7000)));
+    }
+
+    #[test]
+    fn the_first_byte_of_a_function_can_be_a_return_address() {
+        let outermost = ".cfi_startproc\n.cfi_undefined rip\nnop\n.cfi_endproc\n";
+        let alone = format!(".skip 32, 0x90\n{outermost}");
+        let behind_another = format!(".cfi_startproc\nnop\n.cfi_endproc\n{outermost}");
+        assert_eq!(leave(&alone, 32, Position::Caller), Step::Outermost);
+        // Where nothing describes the code it has to be the first byte, and a return address.
+        assert!(matches!(leave(&alone, 31, Position::Caller), Step::Supposed(_)));
+        assert!(matches!(leave(&alone, 31, Position::Interrupted), Step::Supposed(_)));
+        assert!(matches!(leave(&behind_another, 1, Position::Caller), Step::To(_)));
+    }
+}

@@ -201,3 +201,92 @@ impl<'data> SortedList<'data> {
         Svma(self.base.0.wrapping_add_signed(i32::from_le_bytes(relative).into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
+    use std::{fs, sync::Arc};
+
+    use gimli::X86_64;
+    use profiler_common::unwind::Position;
+
+    use super::*;
+    use crate::unwind::{
+        CodeFile, Registers,
+        frame::{Frame, Leaver},
+    };
+
+    fn info() -> UnwindInfo {
+        let bytes = fs::read("/lib64/ld-linux-x86-64.so.2").unwrap();
+        let shared = CodeFile::parse(bytes.as_slice()).unwrap().info().clone();
+        Arc::into_inner(shared).unwrap()
+    }
+
+    /// The first, a middle and the last address of every function, and the one behind it.
+    fn addresses(info: &UnwindInfo) -> Vec<Svma> {
+        let mut addresses = Vec::new();
+        let (section, bases) = (info.eh_frame_reader(), info.bases());
+        let mut entries = section.entries(&bases);
+        while let Some(entry) = entries.next().unwrap() {
+            let CieOrFde::Fde(entry) = entry else { continue };
+            let entry = entry.parse(EhFrame::cie_from_offset).unwrap();
+            let (start, end) = (entry.initial_address(), entry.end_address());
+            addresses.extend([start, u64::midpoint(start, end), end - 1, end].map(Svma));
+        }
+        addresses
+    }
+
+    #[test]
+    fn the_list_of_the_linker_and_one_that_is_made_find_the_same() {
+        let (linked, mut made) = (info(), info());
+        assert!(linked.eh_frame_hdr.as_ref().and_then(SortedList::of).is_some());
+        made.eh_frame_hdr = None;
+        let addresses = addresses(&linked);
+        assert!(addresses.len() > 1_000);
+        let found = |info: &UnwindInfo, address| {
+            info.function_at(address).map(|function| function.entry.offset())
+        };
+        for address in addresses {
+            assert_eq!(found(&linked, address), found(&made, address), "{address}");
+        }
+        assert!(made.eh_frame_index.get().is_some() && linked.eh_frame_index.get().is_none());
+    }
+
+    #[test]
+    fn no_bytes_break_it() {
+        let addresses = addresses(&info());
+        let mut leaver = Leaver::default();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random as usize
+        };
+        for round in 0..40 {
+            let mut info = info();
+            for section in [&mut info.eh_frame, &mut info.eh_frame_hdr].into_iter().flatten() {
+                for _ in 0..section.bytes.len() / 64 {
+                    section.bytes[next() % section.bytes.len()] = next() as u8;
+                }
+            }
+            if round % 2 == 0 {
+                // The form is the right one, whatever else is not.
+                let header = info.eh_frame_hdr.as_mut().unwrap();
+                header.bytes[..4].copy_from_slice(&SortedList::FORM);
+            } else {
+                info.eh_frame_hdr = None;
+            }
+            for address in addresses.iter().step_by(7) {
+                let mut registers = Registers::default();
+                for number in 0..16 {
+                    registers.set(gimli::Register(number), Some(next() as u64));
+                }
+                registers.set(X86_64::RA, Some(address.0));
+                let frame = Frame { registers, position: Position::Interrupted };
+                leaver.leave(Some(&info), 0, &frame, &|address| Some(address ^ 0x5a5a));
+            }
+        }
+    }
+}

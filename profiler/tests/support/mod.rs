@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use profiler_common::counter::Counter;
-use stallscope::analysis::report::{
-    EndReason, Frame, FrameKind, Host, Observer, Pool, Quality, Reason, Report, Role, SCHEMA, Site,
-    StackQuality, Starvation, State, Target, Thread, UserStacks, Window,
+use stallscope::{
+    analysis::report::{
+        EndReason, Frame, FrameKind, Host, Observer, Pool, Quality, Reason, Report, Role, SCHEMA,
+        Site, StackQuality, Starvation, State, Target, Thread, UserStacks, Window,
+    },
+    recording::Why,
 };
 
 const MS: u64 = 1_000_000;
@@ -199,8 +202,22 @@ pub fn no_runtime() -> Report {
 pub fn drops() -> Report {
     let mut report = starving();
     report.sites[1].stack = StackQuality::Truncated;
-    report.quality.user_stacks =
-        UserStacks { complete: 1_150, truncated: 120, broken: 8, missing: 3 };
+    report.quality.user_stacks = UserStacks {
+        complete: 1_150,
+        truncated: 120,
+        broken: 8,
+        missing: 3,
+        by_frame_pointer: 41,
+        why: [
+            (Why::SliceTooShort.name(), 117),
+            (Why::TooDeep.name(), 3),
+            (Why::NoMapping.name(), 1),
+            (Why::BadFramePointer.name(), 6),
+            ("reason_of_tomorrow", 1),
+        ]
+        .map(|(name, n)| (name.to_owned(), n))
+        .into(),
+    };
     report.quality.counters.insert(Counter::IntervalsDropped.name().to_owned(), 1_200);
     report.quality.counters.insert(Counter::StacksTruncated.name().to_owned(), 120);
     report.quality.counters.insert("counter_of_tomorrow".to_owned(), 1);
@@ -257,6 +274,7 @@ pub fn empty() -> Report {
             min_block_ns: 100_000,
             hook: "sched_exit_tp".to_owned(),
             throttled_ns: None,
+            stack_check: None,
         },
         pools: vec![],
         sites: vec![],

@@ -11,19 +11,36 @@ use crate::{
 /// no number.
 #[derive(Debug, Default)]
 pub struct StackTable {
-    user: HashMap<(Vec<RawFrame>, StackEnd), UserStackId>,
+    user: HashMap<WalkedStack, UserStackId>,
     /// By addresses as the kernel side sends them.
     kernel: HashMap<Vec<u64>, KernelStackId>,
 }
 
+/// A user stack without a number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WalkedStack {
+    /// The frames, leaf first.
+    pub frames: Vec<RawFrame>,
+    /// How the walk ended.
+    pub end: StackEnd,
+    /// How many of the frames were found by frame pointer.
+    pub by_frame_pointer: u32,
+}
+
+impl WalkedStack {
+    fn numbered(self, id: UserStackId) -> UserStack {
+        let Self { frames, end, by_frame_pointer } = self;
+        UserStack { id, frames, end, by_frame_pointer }
+    }
+}
+
 impl StackTable {
     /// The number of a user stack, and the stack itself if it is new.
-    pub fn user(&self, frames: Vec<RawFrame>, end: StackEnd) -> (UserStackId, Option<UserStack>) {
+    pub fn user(&self, stack: WalkedStack) -> (UserStackId, Option<UserStack>) {
         let next = UserStackId(self.user.len() as u32);
-        let key = (frames, end);
-        match self.user.get(&key) {
+        match self.user.get(&stack) {
             Some(&id) => (id, None),
-            None => (next, Some(UserStack { id: next, frames: key.0, end })),
+            None => (next, Some(stack.numbered(next))),
         }
     }
 
@@ -38,8 +55,9 @@ impl StackTable {
 
     /// Keeps a user stack that was written.
     pub fn keep_user(&mut self, stack: UserStack) -> UserStackId {
-        self.user.insert((stack.frames, stack.end), stack.id);
-        stack.id
+        let UserStack { id, frames, end, by_frame_pointer } = stack;
+        self.user.insert(WalkedStack { frames, end, by_frame_pointer }, id);
+        id
     }
 
     /// Keeps a kernel stack that was written.
@@ -50,10 +68,7 @@ impl StackTable {
 
     /// Every user stack, by number.
     pub fn all_user(&self) -> HashMap<UserStackId, UserStack> {
-        self.user
-            .iter()
-            .map(|((frames, end), &id)| (id, UserStack { id, frames: frames.clone(), end: *end }))
-            .collect()
+        self.user.iter().map(|(stack, &id)| (id, stack.clone().numbered(id))).collect()
     }
 
     /// Every kernel stack, by number.

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 
-use profiler_common::{counter::Counter, event::IntervalEvent, stack::WalkEnd};
+use profiler_common::{counter::Counter, event::IntervalEvent};
 
-use super::Collector;
+use super::{Collector, stacks::WalkedStack};
 use crate::{
     kernel::events::UserPart,
-    record::code::Placed,
-    recording::{FrameKind, RawFrame, Record, StackEnd, UserStackId, file::WriteError},
+    record::{
+        code::{CopyWalk, Placed},
+        ends,
+    },
+    recording::{FrameKind, Part, RawFrame, Record, StackEnd, UserStackId, Why, file::WriteError},
     units::{Ktime, Pid},
     unwind::WalkRegs,
 };
@@ -21,27 +24,38 @@ pub struct KernelWalks {
     key: Vec<u64>,
 }
 
-/// A walk in the kernel that was whole, or ended for want of room.
+/// A walk in the kernel.
 #[derive(Clone, Copy)]
 struct KernelWalk<'event> {
     generation: u32,
     frames: &'event [u64],
     leaf: FrameKind,
     end: StackEnd,
+    by_frame_pointer: u32,
 }
 
 impl<'event> KernelWalk<'event> {
-    /// `None` if there is none that can be taken as it is.
-    fn of(event: &IntervalEvent, user: UserPart<'event>) -> Option<Self> {
-        let end = match event.walk_end {
-            end if end == WalkEnd::Complete as u32 => StackEnd::Complete,
-            end if end == WalkEnd::TooDeep as u32 => StackEnd::Truncated,
-            _ => return None,
-        };
+    /// Whatever there is of it.
+    fn of(event: &IntervalEvent, user: UserPart<'event>) -> Self {
         let in_syscall = event.regs.orig_ax >= 0;
         let leaf =
             if in_syscall { FrameKind::ReturnAddress } else { FrameKind::InstructionPointer };
-        Some(Self { generation: event.generation, frames: user.frames, leaf, end })
+        Self {
+            generation: event.generation,
+            frames: user.frames,
+            leaf,
+            end: ends::of_kernel(event.walk_end),
+            by_frame_pointer: event.by_frame_pointer,
+        }
+    }
+
+    /// Whether it can be taken as it is.
+    fn is_final(&self) -> bool {
+        matches!(self.end, StackEnd::Complete | StackEnd::Incomplete(Why::TooDeep))
+    }
+
+    fn stack(&self, frames: Vec<RawFrame>) -> WalkedStack {
+        WalkedStack { frames, end: self.end, by_frame_pointer: self.by_frame_pointer }
     }
 
     fn write_key(&self, key: &mut Vec<u64>) {
@@ -84,7 +98,11 @@ impl Collector {
         // Before the frames are believed: what they were walked through may have been replaced.
         self.code.hear(at);
         let pid = Pid(event.tgid);
-        if let Some(walk) = KernelWalk::of(event, user) {
+        let walk = KernelWalk::of(event, user);
+        if self.checker.is_some() {
+            self.check(event, &walk, user.slice, at)?;
+        }
+        if walk.is_final() {
             let is_quiet = self.code.is_quiet(pid, walk.generation, at);
             if is_quiet && let Some(id) = self.walks.get(&walk) {
                 self.count(walk.end);
@@ -92,15 +110,14 @@ impl Collector {
             }
             match self.code.place(pid, walk.generation, at, walk.frames, walk.leaf) {
                 Placed::Sure(frames) => {
-                    let id = self.number(frames, walk.end)?;
+                    let id = self.number(walk.stack(frames))?;
                     if is_quiet {
                         self.walks.keep(&walk, id);
                     }
                     return Ok(id);
                 }
                 Placed::Doubtful(frames) if user.slice.is_empty() => {
-                    self.lose(Counter::StacksOutdated);
-                    return self.number(frames, StackEnd::Broken);
+                    return self.number_outdated(frames);
                 }
                 Placed::Doubtful(_) => {}
             }
@@ -114,33 +131,73 @@ impl Collector {
         slice: &[u8],
         at: Ktime,
     ) -> Result<UserStackId, WriteError> {
-        let regs = WalkRegs::of(&event.regs);
-        let mut facts = std::mem::take(&mut self.scratch);
-        let (placed, end) = self.code.walk(Pid(event.tgid), &regs, slice, at, &mut facts);
-        self.append_all(facts)?;
+        let CopyWalk { placed, end, by_frame_pointer } = self.copy_walk(event, slice, at)?;
         match placed {
-            Placed::Sure(frames) => self.number(frames, end),
-            Placed::Doubtful(frames) => {
-                self.lose(Counter::StacksOutdated);
-                self.number(frames, StackEnd::Broken)
-            }
+            Placed::Sure(frames) => self.number(WalkedStack { frames, end, by_frame_pointer }),
+            Placed::Doubtful(frames) => self.number_outdated(frames),
         }
     }
 
+    fn copy_walk(
+        &mut self,
+        event: &IntervalEvent,
+        slice: &[u8],
+        at: Ktime,
+    ) -> Result<CopyWalk, WriteError> {
+        let regs = WalkRegs::of(&event.regs);
+        let mut facts = std::mem::take(&mut self.scratch);
+        let walk = self.code.walk(Pid(event.tgid), &regs, slice, at, &mut facts);
+        self.append_all(facts)?;
+        Ok(walk)
+    }
+
+    /// Compares a walk in the kernel with that of the copy, where both were by mappings that were in
+    /// place.
+    fn check(
+        &mut self,
+        event: &IntervalEvent,
+        walk: &KernelWalk<'_>,
+        slice: &[u8],
+        at: Ktime,
+    ) -> Result<(), WriteError> {
+        if slice.is_empty() || walk.end == StackEnd::Incomplete(Why::NotWalked) {
+            return Ok(());
+        }
+        let pid = Pid(event.tgid);
+        let copy = self.copy_walk(event, slice, at)?;
+        let placed = self.code.place(pid, walk.generation, at, walk.frames, walk.leaf);
+        if let (Placed::Sure(frames), Placed::Sure(copied)) = (placed, copy.placed)
+            && let Some(checker) = &mut self.checker
+        {
+            let CopyWalk { end, by_frame_pointer, .. } = copy;
+            let copy = WalkedStack { frames: copied, end, by_frame_pointer };
+            checker.check(walk.stack(frames), &copy);
+        }
+        Ok(())
+    }
+
+    /// The number of a stack through mappings of which one had been replaced.
+    fn number_outdated(&mut self, frames: Vec<RawFrame>) -> Result<UserStackId, WriteError> {
+        self.lose(Counter::StacksOutdated);
+        let end = StackEnd::Incomplete(Why::Outdated);
+        self.number(WalkedStack { frames, end, by_frame_pointer: 0 })
+    }
+
     /// The number of a stack, which is written if it is new.
-    fn number(&mut self, frames: Vec<RawFrame>, end: StackEnd) -> Result<UserStackId, WriteError> {
-        self.count(end);
-        let (id, new) = self.stacks.user(frames, end);
+    fn number(&mut self, stack: WalkedStack) -> Result<UserStackId, WriteError> {
+        self.count(stack.end);
+        let (id, new) = self.stacks.user(stack);
         let Some(stack) = new else { return Ok(id) };
         let appended = self.append(Record::UserStack(stack.clone()));
         appended.map(|()| self.stacks.keep_user(stack))
     }
 
     fn count(&mut self, end: StackEnd) {
-        match end {
-            StackEnd::Complete => {}
-            StackEnd::Truncated => self.lose(Counter::StacksTruncated),
-            StackEnd::Broken => self.lose(Counter::StacksBroken),
+        if let StackEnd::Incomplete(why) = end {
+            self.lose(match why.part() {
+                Part::Truncated => Counter::StacksTruncated,
+                Part::Broken => Counter::StacksBroken,
+            });
         }
     }
 }

@@ -19,6 +19,7 @@ mod invoker;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod version1;
 mod writer;
 
 pub use invoker::give_to_invoker;
@@ -26,7 +27,7 @@ pub use reader::{Damage, ReadError, Records, read, records};
 pub use writer::{MIN_LIMIT, WriteError, Writer};
 
 /// Version of the format. Raise it when the shape of a record changes; keep reading the old ones.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The first bytes of every recording: a byte that no text has, the name, and a line end that
 /// a transfer as text would change.

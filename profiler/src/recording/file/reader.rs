@@ -17,6 +17,7 @@ use super::{
         model::{Ending, Recording},
     },
     BlockHeader, FILE_HEADER_BYTES, MAGIC, VERSION,
+    version1::Record1,
 };
 use crate::units::{Ktime, Pid, Tid};
 
@@ -130,6 +131,7 @@ pub fn records(path: &Path) -> anyhow::Result<Records> {
         raw: Vec::new(),
         at: 0,
         stage: Stage::Start,
+        version: VERSION,
     };
     records.read_header()?;
     Ok(records)
@@ -164,6 +166,7 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
             Record::Totals(totals) => put_totals(&mut recording.totals, &mut slots, totals),
             Record::Counters(counters) => recording.counters = counters,
             Record::Names(names) => recording.names.extend(names.names),
+            Record::StackCheck(check) => recording.stack_check = Some(check),
             Record::End(end) => recording.ending = Ending::Finished(end),
         }
     }
@@ -189,6 +192,7 @@ fn empty(session: Session) -> Recording {
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        stack_check: None,
         ending: Ending::Unfinished { offset: 0 },
     }
 }
@@ -223,6 +227,8 @@ pub struct Records {
     /// How much of `raw` was decoded.
     at: usize,
     stage: Stage,
+    /// Which format the records have.
+    version: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -255,8 +261,9 @@ impl Records {
         }
         self.offset = FILE_HEADER_BYTES as u64;
         let version = header[MAGIC.len()..].try_into().expect("the version is four bytes");
-        match u32::from_le_bytes(version) {
-            VERSION => Ok(()),
+        self.version = u32::from_le_bytes(version);
+        match self.version {
+            1..=VERSION => Ok(()),
             version => Err(ReadError::Version { path: self.path.clone(), version }),
         }
     }
@@ -269,7 +276,12 @@ impl Records {
             };
         }
         let rest = &self.raw[self.at..];
-        let Ok((record, after)) = postcard::take_from_bytes::<Record>(rest) else {
+        let decoded = match self.version {
+            1 => postcard::take_from_bytes::<Record1>(rest)
+                .map(|(record, after)| (Record::from(record), after)),
+            _ => postcard::take_from_bytes::<Record>(rest),
+        };
+        let Ok((record, after)) = decoded else {
             let kind = postcard::take_from_bytes(rest).map_or(u32::MAX, |(kind, _)| kind);
             return Err(self.corrupt(Damage::Record { kind }));
         };

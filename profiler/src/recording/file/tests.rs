@@ -6,9 +6,9 @@ mod sample;
 
 use std::{collections::BTreeSet, path::Path};
 
-use sample::{all_kinds, end, interval, session, totals};
+use sample::{all_kinds, all_kinds_of_version_1, end, interval, session, totals};
 
-use super::{Writer, read, records};
+use super::{VERSION, Writer, read, records};
 use crate::{
     recording::{
         facts::{Counters, Record},
@@ -36,18 +36,26 @@ fn read_all(path: &Path) -> Vec<Record> {
     records(path).unwrap().map(Result::unwrap).collect()
 }
 
-/// A file of this format's first version, kept for good: it must stay readable. `BLESS=1` writes
-/// it anew, which is right only before a version is released.
+/// Files of every version of this format, kept for good: they must stay readable. `BLESS=1` writes
+/// that of the present one anew, which is right only before it is released.
 #[test]
-fn files_of_version_1_stay_readable() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/every-kind.v1.stall");
+fn files_of_every_version_stay_readable() {
+    let path = |version: u32| {
+        let name = format!("tests/recordings/every-kind.v{version}.stall");
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    };
     if std::env::var_os("BLESS").is_some() {
         let records = all_kinds();
         let (before, after) = records.split_at(4);
-        write(&path, &[before.to_vec(), after.to_vec()]);
+        write(&path(VERSION), &[before.to_vec(), after.to_vec()]);
     }
-    assert_eq!(&std::fs::read(&path).unwrap()[..12], b"\x89STALL\r\n\x01\0\0\0");
-    assert_eq!(read_all(&path), all_kinds());
+    let check = |version: u32, expected: &[Record]| {
+        let bytes = std::fs::read(path(version)).unwrap();
+        assert_eq!(bytes[..12], [&b"\x89STALL\r\n"[..], &version.to_le_bytes()].concat());
+        assert_eq!(read_all(&path(version)), expected);
+    };
+    check(1, &all_kinds_of_version_1());
+    check(2, &all_kinds());
 }
 
 #[test]

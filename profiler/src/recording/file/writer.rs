@@ -243,7 +243,8 @@ impl Writer {
             | Record::UserStack(_)
             | Record::KernelStack(_)
             | Record::Interval(_)
-            | Record::Names(_) => self.reserve / 2,
+            | Record::Names(_)
+            | Record::StackCheck(_) => self.reserve / 2,
             Record::Totals(_) => COUNTERS_ROOM,
             Record::Counters(_) => END_ROOM,
             Record::End(_) => 0,

@@ -64,7 +64,7 @@ fn quality(report: &Report) -> String {
     if lost > 0 {
         parts.push(format!("{} losses counted", count(lost)));
     }
-    let stacks = report.quality.user_stacks;
+    let stacks = &report.quality.user_stacks;
     let cut = stacks.truncated + stacks.broken + stacks.missing;
     if cut > 0 {
         let all = cut + stacks.complete;

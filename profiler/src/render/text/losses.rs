@@ -1,12 +1,21 @@
 //! What did not reach the report whole.
 
+use std::cmp::Reverse;
+
 use profiler_common::counter::Counter;
 
 use super::page::Page;
 use crate::{
-    analysis::{Report, report::KERNEL_HIDDEN},
+    analysis::{
+        Report,
+        report::{KERNEL_HIDDEN, UserStacks},
+    },
+    recording::Why,
     render::quantity::{count, share, time},
 };
+
+/// Reasons of incomplete stacks that are told, the most frequent first.
+const REASONS_SHOWN: usize = 3;
 
 /// Writes every counter that is not zero with its meaning, stacks that are not whole, and the cost.
 pub fn write(report: &Report, page: &mut Page) {
@@ -20,23 +29,7 @@ pub fn write(report: &Report, page: &mut Page) {
         let meaning = known.map_or("a counter that this version does not know", |c| c.meaning());
         page.prose("  ", &format!("{} {name}: {meaning}", count(*n)));
     }
-    let stacks = quality.user_stacks;
-    let cut = stacks.truncated + stacks.broken + stacks.missing;
-    if cut > 0 {
-        whole = false;
-        let all = cut + stacks.complete;
-        let text = format!(
-            "{} of {} user stacks are not whole ({}): {} truncated at the root, {} broken on the way, \
-             {} missing.",
-            count(cut),
-            count(all),
-            share(cut, all),
-            count(stacks.truncated),
-            count(stacks.broken),
-            count(stacks.missing),
-        );
-        page.prose("  ", &text);
-    }
+    whole &= stacks(&quality.user_stacks, whole, page);
     let hidden = report.sites.iter().any(|site| {
         site.frames.iter().any(|frame| frame.missing.as_deref() == Some(KERNEL_HIDDEN))
     });
@@ -73,4 +66,42 @@ pub fn write(report: &Report, page: &mut Page) {
             quality.hook,
         ),
     );
+}
+
+/// Writes how many stacks are complete, unless that is said with everything else, and what the others
+/// lack. Returns whether all are.
+fn stacks(stacks: &UserStacks, all_else_whole: bool, page: &mut Page) -> bool {
+    let UserStacks { complete, truncated, broken, missing, by_frame_pointer, why } = stacks;
+    let cut = truncated + broken + missing;
+    let all = cut + complete;
+    if cut > 0 {
+        let text = format!(
+            "{} of {} user stacks are complete: {} truncated at the root, {} broken on the way, {} \
+             missing.",
+            share(*complete, all),
+            count(all),
+            count(*truncated),
+            count(*broken),
+            count(*missing),
+        );
+        page.prose("  ", &text);
+    } else if !all_else_whole && all > 0 {
+        page.prose("  ", &format!("All {} user stacks are complete.", count(all)));
+    }
+    let mut reasons: Vec<_> = why.iter().collect();
+    reasons.sort_by_key(|(name, n)| (Reverse(**n), *name));
+    for (name, n) in reasons.into_iter().take(REASONS_SHOWN) {
+        // A reason of a newer recorder has a name and no meaning here.
+        let known = Why::ALL.iter().find(|why| why.name() == name);
+        let meaning = known.map_or("a reason that this version does not know", |w| w.meaning());
+        page.prose("    ", &format!("{} {name}: {meaning}", count(*n)));
+    }
+    if *by_frame_pointer > 0 {
+        let text = format!(
+            "{} user stacks lead through code without unwind information, by frame pointer.",
+            count(*by_frame_pointer)
+        );
+        page.prose("  ", &text);
+    }
+    cut == 0
 }

@@ -12,7 +12,7 @@ use super::super::{
     Frame, NO_RUNTIME, Reason, Role, Scope, Stack, State, Thread, View, classify, meaning::Meaning,
 };
 use crate::{
-    recording::{CodeAddress, StackEnd},
+    recording::{CodeAddress, StackEnd, Why},
     units::{Avma, Tid},
 };
 
@@ -94,7 +94,13 @@ fn parked_workers_are_idle() {
         "tokio::runtime::thread_pool::worker::Context::run",
     ];
     check("1.0", Reason::Futex, &[&oldest, POLL, POOL, THREAD], IDLE_WORKER);
-    check_end("cut", Reason::Futex, &[CONDVAR, PARK, FAT_WORKER], StackEnd::Broken, IDLE_WORKER);
+    check_end(
+        "cut",
+        Reason::Futex,
+        &[CONDVAR, PARK, FAT_WORKER],
+        StackEnd::Incomplete(Why::NoMapping),
+        IDLE_WORKER,
+    );
 }
 
 #[test]
@@ -255,8 +261,14 @@ fn a_current_thread_runtime_is_its_own_worker() {
 fn what_cannot_be_seen_is_unknown() {
     let nothing = (State::Unknown, None, None, None);
     let in_poll: Parts<'_> = &[SLEEP, H_SLEEP, POLL];
-    check_end("cut at a poll", Reason::Sleep, in_poll, StackEnd::Truncated, nothing);
-    check_end("broken", Reason::Sleep, &[SLEEP], StackEnd::Broken, nothing);
+    check_end(
+        "cut at a poll",
+        Reason::Sleep,
+        in_poll,
+        StackEnd::Incomplete(Why::SliceTooShort),
+        nothing,
+    );
+    check_end("broken", Reason::Sleep, &[SLEEP], StackEnd::Incomplete(Why::NoMapping), nothing);
     let parts: Parts<'_> = &[SLEEP, H_SLEEP, POLL, RUN_TASK, WORKER, THREAD];
     let stopped = (State::Unknown, Some(Role::Worker), None, None);
     check("stopped", Reason::Stopped, parts, stopped);
@@ -294,7 +306,7 @@ fn the_threads_of_a_process_form_pools() {
         (1, "tokio-rt-worker", Reason::Futex, worker, whole),
         (2, "tokio-rt-worker", Reason::Futex, idle_pool_thread, whole),
         (3, "tokio-rt-worker", Reason::Futex, std_thread, whole),
-        (4, "tokio-rt-worker", Reason::Futex, &[], StackEnd::Broken),
+        (4, "tokio-rt-worker", Reason::Futex, &[], StackEnd::Incomplete(Why::NoMapping)),
     ]);
     let states: Vec<_> = meanings.iter().map(|meaning| meaning.state).collect();
     assert_eq!(states, [State::Idle, State::Idle, State::Allowed, State::Unknown]);

@@ -116,6 +116,7 @@ fn recording(module: Module, addresses: impl IntoIterator<Item = u64>) -> Record
         id: UserStackId(0),
         frames: addresses.into_iter().map(frame).collect(),
         end: StackEnd::Complete,
+        by_frame_pointer: 0,
     };
     Recording {
         session: session(),
@@ -128,6 +129,7 @@ fn recording(module: Module, addresses: impl IntoIterator<Item = u64>) -> Record
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        stack_check: None,
         ending: Ending::Unfinished { offset: 0 },
     }
 }

@@ -14,7 +14,7 @@ pub mod reading;
 mod rules;
 pub mod stored;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::ops::Range;
 

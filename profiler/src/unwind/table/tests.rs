@@ -11,10 +11,10 @@ use super::{Sources, Table, Unsupported};
 use crate::{units::Svma, unwind::CodeFile};
 
 /// Where the code of every program here begins: 64 bytes before a text page ends.
-const TEXT: u64 = 0x40_ffc0;
+pub const TEXT: u64 = 0x40_ffc0;
 
 /// Assembles a program.
-fn program(assembly: &str) -> Vec<u8> {
+pub fn program(assembly: &str) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let source = format!(".section .note.GNU-stack, \"\", @progbits\n.text\n{assembly}\n");
     fs::write(dir.path().join("code.s"), source).unwrap();

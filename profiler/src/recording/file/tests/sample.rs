@@ -6,8 +6,8 @@ use crate::{
     recording::facts::{
         CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack,
         KernelStackId, Mapping, Missing, Module, ModuleId, NamedFrame, Names, Observer, Options,
-        RawFrame, Record, Regs, ResolvedName, Session, StackEnd, Target, ThreadName, ThreadTotals,
-        UserStack, UserStackId,
+        RawFrame, Record, Regs, ResolvedName, Session, StackCheck, StackDifference, StackEnd,
+        Target, ThreadName, ThreadTotals, UserStack, UserStackId, Why,
     },
     units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid},
 };
@@ -114,9 +114,40 @@ pub fn end() -> Record {
     })
 }
 
-/// One record of each kind, in an order that a recorder could give. Written as version 1 for
-/// good: a new field or kind goes into a sample of the next version.
+/// What version 1 has: one record of each kind, in an order that a recorder could give.
+pub fn all_kinds_of_version_1() -> Vec<Record> {
+    // It did not say why a stack is broken.
+    kinds_with(StackEnd::Incomplete(Why::BrokenUntold), 0)
+}
+
+/// One record of each kind. Written as version 2 for good: a new field or kind goes into a sample
+/// of the next version.
 pub fn all_kinds() -> Vec<Record> {
+    let mut kinds = kinds_with(StackEnd::Incomplete(Why::BadFramePointer), 1);
+    let before_end = kinds.len() - 1;
+    kinds.insert(
+        before_end,
+        Record::StackCheck(StackCheck {
+            compared: 4,
+            equal: 1,
+            prefix_equal: 1,
+            different: 2,
+            why: [("frames_differ".to_owned(), 2), ("slice_too_short".to_owned(), 1)].into(),
+            differences: vec![StackDifference {
+                why: "frames_differ".to_owned(),
+                count: 2,
+                kernel: vec![RawFrame {
+                    address: CodeAddress::Module(ModuleId(0), Svma(0x2000)),
+                    kind: FrameKind::ReturnAddress,
+                }],
+                check: vec![],
+            }],
+        }),
+    );
+    kinds
+}
+
+fn kinds_with(end: StackEnd, by_frame_pointer: u32) -> Vec<Record> {
     let frame = |address, kind| RawFrame { address, kind };
     vec![
         session(),
@@ -150,7 +181,8 @@ pub fn all_kinds() -> Vec<Record> {
                 ),
                 frame(CodeAddress::Memory(Avma(0x7f00_2000_0000)), FrameKind::ReturnAddress),
             ],
-            end: StackEnd::Broken,
+            end,
+            by_frame_pointer,
         }),
         Record::KernelStack(KernelStack {
             id: KernelStackId(0),
@@ -166,6 +198,6 @@ pub fn all_kinds() -> Vec<Record> {
                 ResolvedName::Missing(Missing::KernelHidden),
             )],
         }),
-        end(),
+        super::sample::end(),
     ]
 }
