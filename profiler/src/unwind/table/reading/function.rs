@@ -150,6 +150,9 @@ impl<'a> Reader<'a> {
         not_returning: &HashSet<u64>,
     ) -> Result<Function, Doubt> {
         let mut function = Function { steps: BTreeMap::new(), calls: Vec::new(), returns: false };
+        let mut calls = Vec::new();
+        let mut backwards = Vec::new();
+        let mut returning = Vec::new();
         let mut ways = vec![(start, state, None)];
         while let Some((at, state, after_call)) = ways.pop() {
             if !self.contains(at) {
@@ -174,6 +177,7 @@ impl<'a> Reader<'a> {
             let end = instruction.next_ip();
             function.steps.insert(at, Step { end, state, after_call });
             let target = instruction.near_branch_target();
+            let first_new = ways.len();
             match instruction.flow_control() {
                 FlowControl::Next | FlowControl::Interrupt if !is_trap(&instruction) => {
                     ways.push((end, state.after(&instruction, &mut self.facts), after_call));
@@ -184,7 +188,7 @@ impl<'a> Reader<'a> {
                 }
                 FlowControl::Call | FlowControl::IndirectCall => {
                     if instruction.code() == Opcode::Call_rel32_64 && self.contains(target) {
-                        function.calls.push(target);
+                        calls.push((at, target));
                     }
                     // What an outermost function calls last does not return.
                     if !state.is_outermost && !not_returning.contains(&at) {
@@ -198,10 +202,18 @@ impl<'a> Reader<'a> {
                     ways.push((target, state, after_call));
                 }
                 FlowControl::Return if !state.may_return() => return Err(contradiction),
-                FlowControl::Return => function.returns = true,
+                FlowControl::Return => returning.push(at),
                 _ => {}
             }
+            backwards.extend(ways[first_new..].iter().map(|(next, ..)| (*next, at)));
         }
+        function.returns = !returning.is_empty();
+        // Whether a call returns is not known; that what lies behind it is this function is proved by a
+        // return that it leads to.
+        let leading = leading_to(returning, backwards);
+        function.steps.retain(|at, step| step.after_call.is_none() || leading.contains(at));
+        let proved = calls.into_iter().filter(|(at, _)| function.steps.contains_key(at));
+        function.calls = proved.map(|(_, target)| target).collect();
         Ok(function)
     }
 
@@ -213,6 +225,20 @@ impl<'a> Reader<'a> {
         let instruction = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
         (!instruction.is_invalid()).then_some(instruction)
     }
+}
+
+/// The instructions that lead to one of some; `backwards` has what comes after each, and it.
+fn leading_to(mut ends: Vec<u64>, mut backwards: Vec<(u64, u64)>) -> HashSet<u64> {
+    backwards.sort_unstable();
+    let mut leading = HashSet::new();
+    while let Some(at) = ends.pop() {
+        if leading.insert(at) {
+            let first = backwards.partition_point(|(next, _)| *next < at);
+            let before = backwards[first..].iter().take_while(|(next, _)| *next == at);
+            ends.extend(before.map(|(_, before)| *before));
+        }
+    }
+    leading
 }
 
 /// Whether nothing goes on behind an instruction that decodes like any other.

@@ -5,7 +5,8 @@
 //! usually looks like: a function is believed only if each of its ways that returns has put everything
 //! back, and what cannot be reached so has no rule. Known beginnings are the program's own, and what
 //! described code or a function already believed calls directly. Where another function ends one is only
-//! supposed to begin, and must prove it by a return that finds the stack as supposed.
+//! supposed to begin, and must prove it by a return that finds the stack as supposed. What lies behind a
+//! call is only believed if it leads to a return: the call itself might not.
 
 mod function;
 mod state;

@@ -75,7 +75,7 @@ fn what_is_read_is_what_the_unwind_information_says() {
     let uncovered = of(&before.uncovered);
     let rest = of(&after.uncovered);
     let seen = format!("{compared} instructions, {bytes} of {uncovered} bytes, {rest} are left");
-    assert!(compared > 10_000 && bytes * 10 > uncovered * 9 && rest * 10 < uncovered, "{seen}");
+    assert!(compared > 10_000 && bytes * 10 > uncovered * 8 && rest * 10 < uncovered * 2, "{seen}");
 }
 
 /// Whether unwind information says what was read, in whichever registers.
