@@ -96,7 +96,10 @@ pub fn step(rule: Rule, frame: Frame, mut read: impl FnMut(u64) -> Option<u64>) 
         CfaKind::Stop => Step::Outermost,
         CfaKind::Signal => by_signal_frame(frame, read),
         _ => match by_rule(rule, frame, &mut read) {
-            Ok(Frame { ip: 0, .. }) => Step::Outermost,
+            // What is supposed and not known proves no end.
+            Ok(Frame { ip: 0, .. }) if rule.cfa as u8 != CfaKind::Uncovered as u8 => {
+                Step::Outermost
+            }
             Ok(caller) => Step::To(caller),
             Err(failure) => Step::Failed(failure),
         },

@@ -374,14 +374,15 @@ impl CodeMap {
         for id in mapped.iter().filter_map(|mapped| mapped.module) {
             let module = self.modules.get_mut(id);
             if module.table == TableState::Unbuilt
-                && let Some(code) = module.code.clone()
+                && let Some(make) = module.table_maker()
             {
                 module.table = TableState::Building;
                 let (identity, cache) = (module.identity.clone(), self.cache.clone());
                 self.builds.spawn_blocking(move || {
-                    let make = || code.table();
-                    let table =
-                        cache.map_or_else(make, |cache| cache.table(identity.as_ref(), make).0);
+                    let table = match cache {
+                        Some(cache) => cache.table(identity.as_ref(), make).0,
+                        None => make(),
+                    };
                     (id, table)
                 });
             }

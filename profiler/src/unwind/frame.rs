@@ -151,7 +151,7 @@ fn by_convention(frame: &Frame, read: &impl Fn(u64) -> Result<u64, Failure>) -> 
         registers.set(X86_64::RSP, Some(sp.wrapping_add(8)));
         registers.set(X86_64::RA, Some(ip));
         let caller = Frame { registers, position: Position::Caller };
-        Ok(if ip == 0 { Step::Outermost } else { Step::Supposed(caller) })
+        Ok(Step::Supposed(caller))
     };
     supposed().unwrap_or_else(Step::Failed)
 }

@@ -84,7 +84,7 @@ pub fn describe(known: &[Known], section: &mut Vec<u8>) {
     }
 }
 
-/// An entry is a whole number of words, the rest DW_CFA_nop.
+/// An entry is a whole number of words, the rest `DW_CFA_nop`.
 fn add_entry(section: &mut Vec<u8>, of: u32, bytes: &[u8]) {
     let length = (4 + bytes.len()).next_multiple_of(8) + 4;
     section.extend((length as u32).to_le_bytes());

@@ -17,13 +17,17 @@ pub struct Frames(pub Vec<String>);
 ///
 /// It is written as words. A word is the name of a function, or several with `|` between, one of
 /// which it is; `name*20` is twenty such frames; `..` is one or more frames of functions that are not
-/// the programs' own, `..20` twenty or more. A chain that begins with `?` need not occur.
+/// the programs' own, `..20` twenty or more. A chain that begins with `?` need not occur. One that
+/// begins with `~` is a stack that reaches further than a copy of it: it is large, or lies in two
+/// places.
 #[derive(Clone, Debug)]
 pub struct Chain {
     text: String,
     links: Vec<Link>,
     /// Whether it has to occur.
     pub required: bool,
+    /// Whether a copy of the stack holds all of it.
+    pub copied: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -58,10 +62,8 @@ impl Frames {
 impl Chain {
     /// Reads it from words.
     pub fn new(text: &str) -> Self {
-        let (required, words) = match text.strip_prefix('?') {
-            Some(rest) => (false, rest),
-            None => (true, text),
-        };
+        let words = text.trim_start_matches(['?', '~']);
+        let (required, copied) = (!text.starts_with('?'), !text.starts_with('~'));
         let links = words.split_whitespace().flat_map(|word| {
             if let Some(least) = word.strip_prefix("..") {
                 let least = if least.is_empty() { 1 } else { least.parse().unwrap() };
@@ -71,7 +73,7 @@ impl Chain {
             let names = names.split('|').map(str::to_owned).collect();
             vec![Link::Named(names); times.parse().unwrap()]
         });
-        Self { text: text.to_owned(), links: links.collect(), required }
+        Self { text: text.to_owned(), links: links.collect(), required, copied }
     }
 
     /// Whether the frames are the whole chain.

@@ -16,6 +16,6 @@ fn script(interpreter: &'static str, script: &'static str, chains: &[&str]) -> C
 }
 
 cells! {
-    python: script("/usr/bin/python3", "deep.py", &["_start .. Py_BytesMain ..60", "..60"]),
+    python: script("/usr/bin/python3", "deep.py", &["~_start .. Py_BytesMain ..60", "..60"]),
     node: script("node", "workers.js", &["_start ..4", "..25", "?.."]),
 }

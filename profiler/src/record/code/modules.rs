@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap, fs::File, io::Write as _, iter, ops::Range, os::fd::AsRawFd as _,
-    path::PathBuf,
+    path::PathBuf, sync::Arc,
 };
 
 use object::read::ReadCache;
@@ -18,7 +18,7 @@ use crate::{
     symbols::{LiveFile, LiveFiles},
     target::{self, ExecMapping, MappingKind},
     units::Pid,
-    unwind::{CodeFile, CodeIdentity, elf},
+    unwind::{CodeFile, CodeIdentity, Table, elf},
 };
 
 /// The modules of a recording.
@@ -52,7 +52,7 @@ pub struct LoadedModule {
     /// Its table in the kernel.
     pub table: TableState,
     /// Held open so that names can be looked up after the file, or the target, is gone.
-    file: Option<File>,
+    file: Option<Arc<File>>,
     root: PathBuf,
 }
 
@@ -69,6 +69,14 @@ pub enum TableState {
     Placed(PlacedFile),
     /// It cannot be there: the file could not be opened, or there is no room.
     Refused,
+}
+
+impl LoadedModule {
+    /// What makes its table, on any thread; `None` if it has none.
+    pub fn table_maker(&self) -> Option<impl FnOnce() -> Table + Send + use<>> {
+        let (code, file) = (self.code.clone()?, self.file.clone()?);
+        Some(move || code.complete_table(&ReadCache::new(&*file)))
+    }
 }
 
 impl Modules {
@@ -94,11 +102,12 @@ impl Modules {
             MappingKind::Vdso => vdso(pid, mapping),
             _ => target::open_mapped(pid, mapping).ok(),
         };
+        let file = file.map(Arc::new);
         if let (Some(index), None) = (known, &file) {
             return Some(ModuleId(index as u32));
         }
         let index = known.unwrap_or(self.all.len());
-        let bytes = file.as_ref().map(ReadCache::new);
+        let bytes = file.as_deref().map(ReadCache::new);
         let bytes = bytes.as_ref();
         let code = bytes.and_then(|bytes| CodeFile::parse(bytes).ok());
         let identity = code.as_ref().and(bytes).and_then(elf::code_identity);
