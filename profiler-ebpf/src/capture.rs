@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{
 };
 use profiler_common::{
     counter::Counter,
-    event::{HAS_REGS, PREEMPTED, UserRegs},
+    event::{HAS_REGS, IntervalEvent, PREEMPTED, UserRegs},
     stack::{CHECK_SLICE_BYTES, KERNEL_FRAMES, PAGE_BYTES, USER_SLICE_BYTES, WalkEnd},
 };
 
@@ -145,7 +145,7 @@ pub fn without_stacks<const BYTES: usize>(draft: &mut Draft<BYTES>) {
 fn take_stacks<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *mut c_void) {
     without_stacks(draft);
     let has_regs = task::current_user_regs(&mut draft.event.regs);
-    take_kernel_stack::<L, _>(draft, ctx);
+    take_kernel_stack::<L>(&mut draft.event, ctx);
     if !has_regs {
         count(Counter::RegistersMissing);
         return;
@@ -160,35 +160,47 @@ fn take_stacks<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *m
 }
 
 #[inline(always)]
-fn take_kernel_stack<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *mut c_void) {
-    if L::LOOPS
-        && let Some(mut place) = Place::look(&draft.event, ctx)
-    {
-        let known = place.recall(&mut draft.event);
-        if known && config::copy_always() != 0 {
-            place.keep(&draft.event);
-            unwind_kernel_stack(draft, ctx);
-            if !place.kept(&draft.event) {
-                count(Counter::KernelStacksMistaken);
-            }
-        } else if !known {
-            unwind_kernel_stack(draft, ctx);
-            place.learn(&draft.event);
-        }
-        return;
+fn take_kernel_stack<L: Looping>(event: &mut IntervalEvent, ctx: *mut c_void) {
+    if L::RECALLS {
+        recall_kernel_stack(event, ctx);
+    } else {
+        unwind_kernel_stack(event, ctx);
     }
-    unwind_kernel_stack(draft, ctx);
+}
+
+/// The kernel stack, if it can be from those that are known. A function of its own: the verifier goes
+/// on in one state, however it went.
+#[inline(never)]
+extern "C" fn recall_kernel_stack(event: *mut IntervalEvent, ctx: *mut c_void) -> u64 {
+    // SAFETY: the one that `take_kernel_stack` has.
+    let event = unsafe { &mut *event };
+    let Some(mut place) = Place::look(event, ctx) else {
+        unwind_kernel_stack(event, ctx);
+        return 0;
+    };
+    let known = place.recall(event);
+    if known && config::copy_always() != 0 {
+        place.keep(event);
+        unwind_kernel_stack(event, ctx);
+        if !place.kept(event) {
+            count(Counter::KernelStacksMistaken);
+        }
+    } else if !known {
+        unwind_kernel_stack(event, ctx);
+        place.learn(event);
+    }
+    0
 }
 
 #[inline(always)]
-fn unwind_kernel_stack<const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *mut c_void) {
+fn unwind_kernel_stack(event: &mut IntervalEvent, ctx: *mut c_void) {
     let room = (8 * KERNEL_FRAMES) as u32;
-    let frames = draft.event.kernel.as_mut_ptr().cast();
+    let frames = event.kernel.as_mut_ptr().cast();
     let skip = u64::from(config::kernel_stack_skip());
     // SAFETY: `frames` has room for `room` bytes.
     let bytes = unsafe { bpf_get_stack(ctx, frames, room, skip) };
     if bytes > 0 {
-        draft.event.kernel_frames = bytes as u32 / 8;
+        event.kernel_frames = bytes as u32 / 8;
     } else {
         count(Counter::KernelStackMissing);
     }

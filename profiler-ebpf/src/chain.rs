@@ -77,22 +77,7 @@ impl Place {
         if chain.key != *key || chain.frames == 0 || chain.outermost != copy.word {
             return false;
         }
-        for depth in 0..KNOWN_FRAMES {
-            if depth as u32 >= chain.frames {
-                break;
-            }
-            let Places { address, offset, .. } = chain.places[depth];
-            if copy.at(u64::from(offset) + copy.skip) != address {
-                return false;
-            }
-            event.kernel[depth] = address;
-        }
-        let outermost = bounded::<{ KNOWN_FRAMES as i32 - 1 }>(u64::from(chain.frames));
-        // SAFETY: there are more frames than that.
-        unsafe { *event.kernel.as_mut_ptr().add(outermost as usize) = copy.word };
-        event.kernel_frames = chain.frames + 1;
-        chain.misses = 0;
-        true
+        recalled(*copy, *chain, event) != 0
     }
 
     /// Puts aside what was recalled, to check it.
@@ -131,7 +116,8 @@ impl Place {
             if chain.key != 0 && chain.misses < GIVE_UP_AFTER {
                 return;
             }
-            begin(chain, key, inner, copy.word, event);
+            chain.key = key;
+            begin(copy, chain, event);
         }
         let mut context = Search { copy, chain };
         let step: extern "C" fn(u64, *mut Search) -> i64 = find;
@@ -142,56 +128,107 @@ impl Place {
         }
         // SAFETY: as in `find`.
         let (copy, chain) = unsafe { (&*context.copy, &mut *context.chain) };
-        conclude(chain, inner, copy.word, event);
+        conclude(copy, chain, event);
     }
 }
 
-/// Begins to learn a stack.
-#[inline(always)]
-fn begin(chain: &mut Chain, key: u64, inner: u32, outermost: u64, event: &IntervalEvent) {
-    chain.key = key;
+// Functions of their own: the verifier goes on in one state, however their loops ended.
+
+/// Fills in the kernel frames; 0 if a return address is not where it was.
+#[inline(never)]
+extern "C" fn recalled(
+    copy: *const StackCopy,
+    chain: *mut Chain,
+    event: *mut IntervalEvent,
+) -> u64 {
+    // SAFETY: those that `recall` has.
+    let (copy, chain, event) = unsafe { (&*copy, &mut *chain, &mut *event) };
+    for depth in 0..KNOWN_FRAMES {
+        if depth as u32 >= chain.frames {
+            break;
+        }
+        let Places { address, place, .. } = chain.places[depth];
+        if copy.at(u64::from(place) + copy.skip) != address {
+            return 0;
+        }
+        event.kernel[depth] = address;
+    }
+    let outermost = bounded::<{ KNOWN_FRAMES as i32 - 1 }>(u64::from(chain.frames));
+    // SAFETY: there are more frames than that.
+    unsafe { *event.kernel.as_mut_ptr().add(outermost as usize) = copy.word };
+    event.kernel_frames = chain.frames + 1;
+    chain.misses = 0;
+    1
+}
+
+/// Begins to learn a stack, in a chain whose key is its.
+#[inline(never)]
+extern "C" fn begin(copy: *const StackCopy, chain: *mut Chain, event: *const IntervalEvent) -> u64 {
+    // SAFETY: those that `learn` has.
+    let (copy, chain, event) = unsafe { (&*copy, &mut *chain, &*event) };
     chain.frames = 0;
     chain.misses = 0;
     chain.tries = 0;
-    chain.inner = inner;
-    chain.outermost = outermost;
+    chain.inner = event.kernel_frames.wrapping_sub(1);
+    chain.outermost = copy.word;
     for depth in 0..KNOWN_FRAMES {
         let address = event.kernel[depth];
         let everywhere = [!0, !0];
-        chain.places[depth] =
-            Places { address, left: everywhere, next: [0, 0], count: 0, offset: 0 };
+        chain.places[depth] = Places {
+            address,
+            left: everywhere,
+            next: [0, 0],
+            count: 0,
+            offset: 0,
+            place: 0,
+            reserved: 0,
+        };
     }
+    0
 }
 
 /// Leaves the places that had their return addresses in this stack too.
-#[inline(always)]
-fn conclude(chain: &mut Chain, inner: u32, outermost: u64, event: &IntervalEvent) {
+#[inline(never)]
+extern "C" fn conclude(
+    copy: *const StackCopy,
+    chain: *mut Chain,
+    event: *const IntervalEvent,
+) -> u64 {
+    // SAFETY: those that `learn` has.
+    let (copy, chain, event) = unsafe { (&*copy, &mut *chain, &*event) };
+    let (inner, outermost) = (event.kernel_frames.wrapping_sub(1), copy.word);
     let last = bounded::<{ KNOWN_FRAMES as i32 - 1 }>(u64::from(inner));
     // SAFETY: there are more frames than that.
     let last = unsafe { *event.kernel.as_ptr().add(last as usize) };
     let mut same = chain.inner == inner && chain.outermost == outermost && last == outermost;
-    let mut clear = true;
+    // Without branches, as in `find`: 0 if every frame is the same, has a place, and has one place.
+    let (mut differ, mut lost, mut unclear) = (0, 0, 0);
     for depth in 0..KNOWN_FRAMES {
         if depth as u32 >= inner {
             break;
         }
         let places = &mut chain.places[depth];
-        same &= places.address == event.kernel[depth] && places.count > 0;
-        clear &= places.count == 1;
+        differ |= places.address ^ event.kernel[depth];
+        lost |= places.count.wrapping_sub(1) >> 31;
+        unclear |= places.count ^ 1;
         places.left = places.next;
         places.next = [0, 0];
+        places.place = places.offset;
+        places.offset = 0;
         places.count = 0;
     }
     chain.tries += 1;
+    same &= differ == 0 && lost == 0;
     if !same {
         chain.key = 0;
         chain.patience = GIVE_UP_AFTER;
-    } else if clear {
+    } else if unclear == 0 {
         chain.frames = inner;
     } else if chain.tries > TRIES {
         chain.key = 0;
         chain.patience = REST;
     }
+    0
 }
 
 /// What tells kinds of waits apart: the system call and its place in the program.
@@ -225,7 +262,7 @@ extern "C" fn find(index: u64, context: *mut Search) -> i64 {
         return 1;
     }
     let word = copy.at(index + copy.skip);
-    let bit = 1_u64 << (index & 63);
+    let half = bounded::<1>(index >> 6) as usize;
     for depth in 0..KNOWN_FRAMES {
         if depth as u32 >= chain.inner {
             break;
@@ -234,16 +271,16 @@ extern "C" fn find(index: u64, context: *mut Search) -> i64 {
         if places.address != word {
             continue;
         }
-        let half = usize::from(index >= 64);
-        if half == 0 && places.left[0] & bit != 0 {
-            places.next[0] |= bit;
-        } else if half == 1 && places.left[1] & bit != 0 {
-            places.next[1] |= bit;
-        } else {
-            continue;
+        // Without a branch, which the verifier would follow both ways for every frame.
+        let left = places.left.as_ptr();
+        let next = places.next.as_mut_ptr();
+        // SAFETY: there are two.
+        unsafe {
+            let hit = bounded::<1>(*left.add(half) >> (index & 63));
+            *next.add(half) |= hit << (index & 63);
+            places.count += hit as u32;
+            places.offset += (index as u32).wrapping_mul(hit as u32);
         }
-        places.count += 1;
-        places.offset = index as u32;
     }
     0
 }

@@ -29,7 +29,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, kprobe},
     programs::{BtfTracePointContext, ProbeContext},
 };
-use walk::{ByHelper, Never};
+use walk::{AtSwitchOut, ByHelper, Never};
 
 /// A thread leaves a CPU and another gets it. Stacks are taken elsewhere, or are copied here on
 /// kernels without `bpf_loop`.
@@ -42,7 +42,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 /// The same, where stacks are walked at switch-out.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch_walk(ctx: BtfTracePointContext) -> i32 {
-    offcpu::switch::<ByHelper>(&ctx);
+    offcpu::switch::<AtSwitchOut>(&ctx);
     0
 }
 

@@ -121,7 +121,7 @@ pub const COPY_WORDS: usize = 128;
 /// Kernel stacks that are known on each CPU; a power of two.
 pub const KNOWN_CHAINS: usize = 128;
 /// Frames that a known kernel stack has fewer than; a power of two.
-pub const KNOWN_FRAMES: usize = 32;
+pub const KNOWN_FRAMES: usize = 16;
 
 /// A part of a kernel stack, from near its innermost frame on.
 #[repr(C)]
@@ -181,8 +181,12 @@ pub struct Places {
     pub next: [u64; 2],
     /// How many these are.
     pub count: u32,
-    /// The last one of them, from the innermost frame.
+    /// The sum of where they are: of the one, if there is one.
     pub offset: u32,
+    /// The word that has it, counted from the innermost frame, once it is known.
+    pub place: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
 }
 
 /// The boundaries of the window; the one thing that changes while the programs run.

@@ -25,8 +25,8 @@ const ROW_STEPS: u32 = CHUNK_ROWS.ilog2();
 
 /// How a walk repeats its step.
 pub trait Looping {
-    /// Whether the kernel has `bpf_loop`.
-    const LOOPS: bool;
+    /// Whether kernel stacks are looked for among those known from before.
+    const RECALLS: bool;
 
     /// Repeats [`advance`] until it says 1, or there are enough frames; false if it does not walk.
     fn repeat(context: &mut Loop) -> bool;
@@ -35,13 +35,17 @@ pub trait Looping {
 /// By the helper `bpf_loop`, whose body the verifier looks at once.
 pub struct ByHelper;
 
+/// The same in the program that does everything at switch-out: with known kernel stacks it would be
+/// more than the verifier follows.
+pub struct AtSwitchOut;
+
 /// Not at all: for programs that take no stacks, and for kernels without the helper.
 ///
 /// A loop of its own of 128 frames is more than the million instructions that the verifier follows.
 pub struct Never;
 
 impl Looping for ByHelper {
-    const LOOPS: bool = true;
+    const RECALLS: bool = true;
 
     #[inline(always)]
     fn repeat(context: &mut Loop) -> bool {
@@ -55,8 +59,17 @@ impl Looping for ByHelper {
     }
 }
 
+impl Looping for AtSwitchOut {
+    const RECALLS: bool = false;
+
+    #[inline(always)]
+    fn repeat(context: &mut Loop) -> bool {
+        ByHelper::repeat(context)
+    }
+}
+
 impl Looping for Never {
-    const LOOPS: bool = false;
+    const RECALLS: bool = false;
 
     #[inline(always)]
     fn repeat(_: &mut Loop) -> bool {
