@@ -17,6 +17,7 @@ mod sites;
 mod stage;
 mod storm;
 mod truth;
+mod workers;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -3,11 +3,11 @@
 use std::{future::Future, time::Duration};
 
 use anyhow::{Context, Result};
-use tokio::{runtime::Builder, task, time};
+use tokio::{task, time};
 
 use crate::{
     control::{self, Control},
-    sites,
+    sites, workers,
 };
 
 const WORKERS: usize = 4;
@@ -18,11 +18,7 @@ const REST: Duration = Duration::from_millis(5);
 
 /// One task each: blocks its worker, waits on the blocking pool, waits in place.
 pub fn run() -> Result<()> {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_time()
-        .build()
-        .context("cannot start a Tokio runtime")?;
+    let runtime = workers::runtime(WORKERS)?;
     let mut control = Control::ready()?;
     let tasks = [
         runtime.spawn(repeat(|| async { sites::BLOCK_WORKER.time(|| sites::block_worker(BLOCK)) })),

@@ -10,9 +10,12 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sys::prctl;
 use serde::Serialize;
-use tokio::{runtime::Builder, time};
+use tokio::time;
 
-use crate::control::{self, Control};
+use crate::{
+    control::{self, Control},
+    workers,
+};
 
 const WORKERS: usize = 4;
 
@@ -34,11 +37,7 @@ struct Done {
 pub fn run(depth: u32) -> Result<()> {
     // The kernel rounds a sleep up by 50 us otherwise. Threads inherit it.
     prctl::set_timerslack(1).context("cannot set the timer slack")?;
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_time()
-        .build()
-        .context("cannot start a Tokio runtime")?;
+    let runtime = workers::runtime(WORKERS)?;
     let mut control = Control::ready()?;
     let requests = &*Box::leak(Box::new(AtomicU64::new(0)));
     let tasks: Vec<_> = (0..WORKERS).map(|_| runtime.spawn(serve(depth, requests))).collect();

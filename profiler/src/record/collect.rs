@@ -2,6 +2,7 @@
 
 mod close;
 pub mod stacks;
+mod threads;
 mod walks;
 
 use std::collections::HashMap;
@@ -9,7 +10,7 @@ use std::collections::HashMap;
 use profiler_common::{
     counter::Counter,
     event::{HAS_REGS, IntervalEvent, OPEN_AT_START, PREEMPTED, ThreadEvent},
-    state::{OFF_AT_START, Span, ThreadState},
+    state::Span,
 };
 
 use self::{stacks::StackTable, walks::KernelWalks};
@@ -20,7 +21,7 @@ use crate::{
         events::{self, UserPart},
     },
     recording::{
-        Interval, KernelStackId, Record, Regs, Session, ThreadName, ThreadTotals, UserStackId,
+        Interval, KernelStackId, Record, Regs, Session, UserStackId,
         file::{WriteError, Writer},
     },
     units::{Avma, Ktime, Nanos, Pid, Tid},
@@ -244,16 +245,6 @@ impl Collector {
         (self.writer, self.code)
     }
 
-    fn thread_ended(&mut self, event: &ThreadEvent) -> Result<(), WriteError> {
-        if event.at_ns < self.start.0 {
-            return Ok(());
-        }
-        let (pid, tid) = (Pid(event.state.tgid), Tid(event.state.tid));
-        let name = self.name(&event.comm, pid, tid);
-        self.names.remove(&(pid, tid));
-        self.totals(&event.state, name, false)
-    }
-
     fn interval(&mut self, event: &IntervalEvent, user: UserPart<'_>) -> Result<(), WriteError> {
         if event.span.in_ns < self.start.0 {
             return Ok(());
@@ -324,51 +315,6 @@ impl Collector {
         self.scratch = facts;
         refused
     }
-
-    /// Notes the name of a thread if it is new.
-    fn rename(&mut self, at: Ktime, comm: &[u8; 16], pid: Pid, tid: Tid) -> Result<(), WriteError> {
-        if comm[0] == 0 || self.names.get(&(pid, tid)) == Some(comm) {
-            return Ok(());
-        }
-        self.names.insert((pid, tid), *comm);
-        self.append(Record::Thread(ThreadName { at, pid, tid, name: text(comm) }))
-    }
-
-    /// The name that the kernel just gave, else the last one known.
-    fn name(&self, comm: &[u8; 16], pid: Pid, tid: Tid) -> String {
-        let known = if comm[0] == 0 { self.names.get(&(pid, tid)) } else { Some(comm) };
-        known.map(text).unwrap_or_default()
-    }
-
-    fn totals(
-        &mut self,
-        state: &ThreadState,
-        name: String,
-        open_at_end: bool,
-    ) -> Result<(), WriteError> {
-        let kernel_switches =
-            state.kernel_switches_last.saturating_sub(state.kernel_switches_first);
-        let outs_missed = kernel_switches.saturating_sub(state.switches);
-        self.add(Counter::SwitchesMissed, outs_missed + state.ins_missed);
-        self.add(Counter::WakeupsMissed, state.wakes_missed);
-        self.append(Record::Totals(ThreadTotals {
-            pid: Pid(state.tgid),
-            tid: Tid(state.tid),
-            name,
-            from: Ktime(state.from_ns),
-            to: Ktime(state.since_ns),
-            running: Nanos(state.running_ns),
-            runnable: Nanos(state.runnable_ns),
-            waiting: Nanos(state.waiting_ns),
-            short: Nanos(state.short_ns),
-            switches: state.switches,
-            kernel_switches,
-            intervals: state.intervals,
-            shorts: state.shorts,
-            open_at_start: state.flags & OFF_AT_START != 0,
-            open_at_end,
-        }))
-    }
 }
 
 /// An interval of which only the times are known.
@@ -399,10 +345,4 @@ fn regs(event: &IntervalEvent) -> Option<Regs> {
         syscall: u32::try_from(event.regs.orig_ax).ok(),
         args: event.regs.args,
     })
-}
-
-/// A thread's name as the kernel keeps it: up to 15 bytes, ended by a zero.
-fn text(comm: &[u8; 16]) -> String {
-    let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
-    String::from_utf8_lossy(&comm[..end]).into_owned()
 }
