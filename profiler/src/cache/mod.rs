@@ -1,7 +1,7 @@
 //! Unwind tables kept between recordings, by build-id.
 //!
 //! A table from here is believed without looking at the file it is of, by a program that often runs as
-//! root. So nothing is read that another user could have written ([`folder`]), and what does not add up is
+//! root. So nothing is read that another user could have written (`folder`), and what does not add up is
 //! as good as not there.
 
 mod folder;

@@ -19,7 +19,7 @@ const THREADS_MIN: u32 = 16_384;
 const THREADS_FACTOR: u32 = 4;
 
 /// Stacks that can be kept, beyond one for each thread that exists at the start, where they are
-/// taken at switch-out. Each takes 21 KiB of kernel memory.
+/// taken at switch-out. Each takes 25 KiB of kernel memory.
 const KEPT_STACKS_MIN: u32 = 1024;
 
 /// What a recording of a process by `plan` needs.

@@ -62,7 +62,7 @@ pub struct Table {
     pub unsupported: Census,
     /// How many functions, or parts of functions, are described.
     pub described: u64,
-    /// Bytes of code that nothing describes and whose rules were found by [reading](reading) it.
+    /// Bytes of code that nothing describes and whose rules were found by [reading] it.
     pub read: u64,
 }
 
@@ -140,7 +140,7 @@ impl Table {
         layout::table(&text, functions)
     }
 
-    /// Adds what can be found by [reading](reading) the code that nothing describes.
+    /// Adds what can be found by [reading] the code that nothing describes.
     pub fn complete(&mut self, code: &reading::Code<'_>) {
         let found = reading::read(code, &self.uncovered);
         layout::complete(self, &found);

@@ -83,7 +83,7 @@ fn body(table: &Table, identity: &[u8]) -> Vec<u8> {
 
 /// Reads the table of the file with this identity out of `bytes` bytes.
 ///
-/// `None` if they are anything but what [`write`] writes: of another version or file, cut short, damaged.
+/// `None` if they are anything but what [`write()`] writes: of another version or file, cut short, damaged.
 pub fn read(input: impl Read, bytes: u64, identity: &[u8]) -> Option<Table> {
     let mut input = Summed { input, buffer: vec![0; BUFFER_BYTES], sum: crc32fast::Hasher::new() };
     let mut header = [0; HEADER_BYTES];
