@@ -212,8 +212,7 @@ impl Programs {
             self.ebpf.take_map(name).with_context(|| format!("the map {name} was taken already"))
         };
         Ok(KernelTables::new(tables::Maps {
-            rows: take("ROWS")?.try_into()?,
-            rules: take("RULES")?.try_into()?,
+            chunks: tables::Chunks::new(take("ROWS")?, take("RULES")?)?,
             pages: take("PAGES")?.try_into()?,
             mappings: take("MAPPINGS")?.try_into()?,
             processes: take("PROCESSES")?.try_into()?,

@@ -1,22 +1,21 @@
 //! The maps that the walk of user stacks goes by: tables of files, and the mappings of processes.
 
+mod chunks;
 mod packing;
 mod runs;
 
-use std::{collections, ops::Range, os::fd::AsFd as _};
+pub use chunks::Chunks;
+
+use std::{collections, ops::Range};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, ArrayOfMaps, HashMap, IterableMap as _, MapData, MapError};
-use profiler_common::{
-    code::{Chunk, MAPPINGS_MAX, Mapping, PAGES_MAX, PROCESS_MAPPINGS_MAX, ProcessCode, TablePage},
-    table::Rule,
+use aya::maps::{Array, HashMap, MapData, MapError};
+use profiler_common::code::{
+    MAPPINGS_MAX, Mapping, PAGES_MAX, PROCESS_MAPPINGS_MAX, ProcessCode, TablePage,
 };
 
-use self::{
-    packing::{Packing, Store},
-    runs::Runs,
-};
-use super::{barrier, usage};
+use self::{packing::Packing, runs::Runs};
+use super::barrier;
 use crate::{units::Pid, unwind::Table};
 
 /// Mappings of replaced runs that are kept until it is sure that no program uses them any more:
@@ -43,10 +42,8 @@ pub struct KernelTables {
 
 /// The maps as `aya` gives them.
 pub struct Maps {
-    /// `ROWS`.
-    pub rows: ArrayOfMaps<MapData, Array<MapData, Chunk>>,
-    /// `RULES`, a rule in each.
-    pub rules: Array<MapData, u64>,
+    /// `ROWS` and `RULES`.
+    pub chunks: Chunks,
     /// `PAGES`.
     pub pages: Array<MapData, TablePage>,
     /// `MAPPINGS`.
@@ -64,22 +61,12 @@ pub struct PlacedFile {
     pub pages: Range<u32>,
 }
 
-/// The chunks and rules of all files.
-struct Chunks {
-    all: ArrayOfMaps<MapData, Array<MapData, Chunk>>,
-    /// The open one's number, and it.
-    open: Option<(u32, Array<MapData, Chunk>)>,
-    /// Memory of the others: nothing but `ROWS` holds them.
-    closed_bytes: u64,
-    rules: Array<MapData, u64>,
-}
-
 impl KernelTables {
     /// No table and no process.
     pub fn new(maps: Maps) -> Self {
-        let Maps { rows, rules, pages, mappings, processes } = maps;
+        let Maps { chunks, pages, mappings, processes } = maps;
         Self {
-            store: Chunks { all: rows, open: None, closed_bytes: 0, rules },
+            store: chunks,
             packing: Packing::new(),
             pages,
             free_pages: Runs::new(PAGES_MAX as u32),
@@ -108,6 +95,7 @@ impl KernelTables {
 
     fn place(&mut self, table: &Table, run: Range<u32>) -> Result<bool, MapError> {
         let Some(pages) = self.packing.add(table, &mut self.store)? else { return Ok(false) };
+        self.store.enter()?;
         for (index, page) in run.zip(pages) {
             self.pages.set(index, page, 0)?;
         }
@@ -152,7 +140,7 @@ impl KernelTables {
 
     /// Memory of the maps that this process holds no descriptor of.
     pub fn bytes(&self) -> u64 {
-        self.store.closed_bytes
+        self.store.closed_bytes()
     }
 
     fn take_mappings(&mut self, length: u32) -> Option<Range<u32>> {
@@ -187,36 +175,4 @@ impl PlacedFile {
     pub fn page_base(&self) -> u32 {
         self.pages.start.wrapping_sub(self.first_page as u32)
     }
-}
-
-impl Store for Chunks {
-    type Error = MapError;
-
-    fn chunk(&mut self, number: u32, rows: &Chunk) -> Result<(), MapError> {
-        if let Some((open, map)) = &mut self.open
-            && *open == number
-        {
-            return map.set(0, rows, 0);
-        }
-        let mut map = Array::create(1, 0)?;
-        map.set(0, rows, 0)?;
-        self.all.set(number, &map, 0)?;
-        if let Some((_, closed)) = self.open.replace((number, map)) {
-            self.closed_bytes += usage::map_bytes(closed.map().fd().as_fd()).unwrap_or(0);
-        }
-        Ok(())
-    }
-
-    fn rule(&mut self, number: u16, rule: Rule) -> Result<(), MapError> {
-        self.rules.set(number.into(), word(rule), 0)
-    }
-}
-
-/// A rule as the eight bytes that it is.
-fn word(rule: Rule) -> u64 {
-    let Rule { cfa, bp, bp_offset, cfa_offset } = rule;
-    let mut bytes = [cfa as u8, bp as u8, 0, 0, 0, 0, 0, 0];
-    bytes[2..4].copy_from_slice(&bp_offset.to_ne_bytes());
-    bytes[4..8].copy_from_slice(&cfa_offset.to_ne_bytes());
-    u64::from_ne_bytes(bytes)
 }
