@@ -55,7 +55,7 @@ counters! {
     CapturesRefused = "captures_refused",
     /// Waits that were open at the end of the window and whose stacks could not be taken.
     OpenWithoutStack = "open_without_stack",
-    /// User stacks that were cut before their root; the reasons are below.
+    /// User stacks that were cut before their root.
     StacksTruncated = "stacks_truncated",
     /// User stacks whose walk stopped at a frame it could not leave.
     StacksBroken = "stacks_broken",
