@@ -21,23 +21,19 @@ use crate::{
     walk::{self, Looping},
 };
 
-/// Has the switch-in of the current thread accounted if `sched_switch` did not see it.
+/// The switch-in program: sends the interval that `sched_switch` just ended for this thread. If
+/// `sched_switch` did not see it, and it `recovers` that, it has the switch-in accounted first.
 #[inline(always)]
-pub fn recover_unseen(ctx: *mut c_void) {
-    let Some(due) = DUE.get_ptr(0) else { return };
+pub fn resumed<L: Looping>(ctx: *mut c_void, recovers: bool) {
+    let Some(due) = DUE.get_ptr_mut(0) else { return };
+    let tid = bpf_get_current_pid_tgid() as u32;
     // SAFETY: a per-CPU value, written by `sched_switch` on this CPU within this context switch.
-    if unsafe { (*due).seen_tid } != bpf_get_current_pid_tgid() as u32 {
+    if recovers && unsafe { (*due).seen_tid } != tid {
         offcpu::resumed_unseen(ctx);
     }
-}
-
-/// The switch-in program: sends the interval that `sched_switch` just ended for this thread.
-#[inline(always)]
-pub fn resumed<L: Looping>(ctx: *mut c_void) {
-    let Some(due) = DUE.get_ptr_mut(0) else { return };
-    // SAFETY: a per-CPU value, written by `sched_switch` on this CPU within this context switch.
+    // SAFETY: as above; nothing else refers to it any more.
     let due = unsafe { &mut *due };
-    if due.tid == 0 || due.tid != bpf_get_current_pid_tgid() as u32 {
+    if due.tid == 0 || due.tid != tid {
         return;
     }
     if config::copy_always() != 0 {

@@ -81,8 +81,7 @@ pub fn sched_process_free(ctx: BtfTracePointContext) -> i32 {
 pub fn sched_exit(ctx: BtfTracePointContext) -> i32 {
     let is_switch = ctx.arg::<u64>(0) as u8 != 0;
     if is_switch {
-        capture::recover_unseen(ctx.as_ptr());
-        capture::resumed::<ByHelper>(ctx.as_ptr());
+        capture::resumed::<ByHelper>(ctx.as_ptr(), true);
     }
     0
 }
@@ -90,14 +89,14 @@ pub fn sched_exit(ctx: BtfTracePointContext) -> i32 {
 /// The resumed thread, right after the switch, on kernels without `sched_exit_tp`.
 #[kprobe]
 pub fn finish_task_switch(ctx: ProbeContext) -> u32 {
-    capture::resumed::<ByHelper>(ctx.as_ptr());
+    capture::resumed::<ByHelper>(ctx.as_ptr(), false);
     0
 }
 
 /// The same on kernels without `bpf_loop`.
 #[kprobe]
 pub fn finish_task_switch_copy(ctx: ProbeContext) -> u32 {
-    capture::resumed::<Never>(ctx.as_ptr());
+    capture::resumed::<Never>(ctx.as_ptr(), false);
     0
 }
 

@@ -17,6 +17,7 @@ mod sites;
 mod stage;
 mod storm;
 mod truth;
+mod whole;
 mod workers;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -94,6 +95,16 @@ enum Workload {
         /// What the workload printed
         truth: PathBuf,
     },
+    /// Tells whether the stacks of a report that was made with --check-stacks are whole
+    Whole {
+        /// The kernel side walks stacks on this kernel
+        #[arg(long)]
+        walks: bool,
+        /// A report in JSON
+        report: PathBuf,
+        /// Functions that have to be in it
+        functions: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -121,6 +132,7 @@ fn run(workload: Workload) -> Result<()> {
         Workload::Tokio => pool::run(),
         Workload::Service { depth } => service::run(depth),
         Workload::Blocks { rate } => blocks::run(rate),
+        Workload::Whole { walks, report, functions } => whole::run(&report, &functions, walks),
         Workload::Compare { within, report, truth } => compare::run(&report, &truth, within),
     }
 }

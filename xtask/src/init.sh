@@ -59,8 +59,30 @@ truth() {
     /workload compare --within 20 /tmp/truth.json /tmp/truth.out
 }
 
+# stacks NAME PROGRAM FUNCTION...: records a program, each stack walked by both the kernel side and the
+# recorder.
+stacks() {
+    cell=$1
+    program=$2
+    shift 2
+    rm -f /tmp/control
+    mkfifo /tmp/control
+    $program </tmp/control >"/tmp/$cell.out" &
+    exec 3>/tmp/control
+    until grep -q '^ready' "/tmp/$cell.out"; do usleep 10000; done
+    pid=$(sed -n 's/^ready //p' "/tmp/$cell.out")
+    echo go >&3
+    walks=
+    grep -q 'walk in the kernel *yes' /tmp/doctor.log && walks=--walks
+    /stallscope record -p "$pid" -d 3 --check-stacks -o "/tmp/$cell.json" 3>&- || return 1
+    exec 3>&-
+    /workload whole $walks "/tmp/$cell.json" "$@"
+}
+
 check doctor /stallscope doctor
 check demo /stallscope demo -d 3 -o /tmp/demo
 check truth truth
+check rust stacks rust-cell '/workload truth' workload::sites::sleep_mix workload::sites::read_pipe
+check c stacks c-cell '/shapes frames' cell_alloca cell_vla cell_drap cell_qsort cell_compare cell_saves
 echo "CHECKS END $made"
 poweroff -f

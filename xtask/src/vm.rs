@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
@@ -13,7 +14,7 @@ use crate::{
     run, setup,
 };
 
-const PACKAGES: [&str; 3] = ["qemu-system-x86", "busybox-static", "cpio"];
+const PACKAGES: [&str; 4] = ["qemu-system-x86", "busybox-static", "cpio", "gcc"];
 
 /// The target that the static build is for; naming it keeps the flags away from build scripts.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -74,5 +75,21 @@ fn static_programs() -> Result<Vec<PathBuf>> {
             .env("RUSTFLAGS", "-C target-feature=+crt-static"),
     )?;
     let folder = target_dir.join(TARGET).join("debug");
-    Ok(["stallscope", "workload"].map(|name| folder.join(name)).to_vec())
+    let mut programs = ["stallscope", "workload"].map(|name| folder.join(name)).to_vec();
+    programs.push(c_cell(&target_dir)?);
+    Ok(programs)
+}
+
+/// The program of the test matrix in C whose functions have every kind of frame.
+fn c_cell(folder: &Path) -> Result<PathBuf> {
+    const SOURCES: [&str; 6] =
+        ["shapes.c", "cell.c", "frames.c", "waits.c", "signals.c", "stacks.c"];
+    let program = folder.join("shapes");
+    let mut gcc = Command::new("gcc");
+    gcc.current_dir(run::root().join("workloads/cells"))
+        .args(SOURCES)
+        .args(["-O2", "-fomit-frame-pointer", "-D_GNU_SOURCE", "-static", "-pthread", "-o"])
+        .arg(&program);
+    run::run(&mut gcc)?;
+    Ok(program)
 }
