@@ -57,6 +57,25 @@ pub fn read(code: &Code<'_>, uncovered: &[Range<Svma>]) -> Vec<Found> {
     found
 }
 
+/// Adds more rules to some, which hold where both speak. All are in order, and apart from each other.
+pub fn join(found: &mut Vec<Found>, more: Vec<Found>) {
+    let mut known = std::mem::take(found).into_iter().peekable();
+    for (range, rule) in more {
+        let mut at = range.start;
+        while let Some((next, known_rule)) = known.next_if(|(next, _)| next.start < range.end) {
+            if at < next.start {
+                found.push((at..next.start, rule));
+            }
+            at = at.max(next.end);
+            found.push((next, known_rule));
+        }
+        if at < range.end {
+            found.push((at..range.end, rule));
+        }
+    }
+    found.extend(known);
+}
+
 /// What is left of `uncovered`, padding aside.
 pub fn rest(code: &Code<'_>, uncovered: &[Range<Svma>], found: &[Found]) -> Vec<Range<Svma>> {
     let reader = Reader::new(code, uncovered, 0);
@@ -71,7 +90,7 @@ pub fn rest(code: &Code<'_>, uncovered: &[Range<Svma>], found: &[Found]) -> Vec<
         let mut at = range.start.0;
         while let Some((next, _)) = found.next_if(|(next, _)| next.start < range.end.0) {
             left(at, next.start);
-            at = next.end;
+            at = at.max(next.end);
         }
         left(at, range.end.0);
     }
@@ -80,13 +99,14 @@ pub fn rest(code: &Code<'_>, uncovered: &[Range<Svma>], found: &[Found]) -> Vec<
 
 /// Whether reading code is worth what it costs: there is enough that nothing describes to be more than what every
 /// program begins with, and not so much that it has frame pointers instead, as code generators see to.
-pub fn is_worth(text: &[Range<Svma>], uncovered: &[Range<Svma>]) -> bool {
+pub fn is_worth(code: &Code<'_>, uncovered: &[Range<Svma>]) -> bool {
     const UNCOVERED: Range<u64> = 1 << 10..1 << 20;
     const TEXT_MAX: u64 = 32 << 20;
     let bytes = |ranges: &[Range<Svma>]| {
         ranges.iter().map(|range| range.end.0.saturating_sub(range.start.0)).sum::<u64>()
     };
-    UNCOVERED.contains(&bytes(uncovered)) && bytes(text) <= TEXT_MAX
+    let text = code.segments.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+    UNCOVERED.contains(&bytes(uncovered)) && text <= TEXT_MAX
 }
 
 /// What is known of an instruction.
@@ -126,6 +146,17 @@ struct Believed {
     told: BTreeMap<u64, Told>,
     /// Where functions were looked for that are called.
     seen: HashSet<u64>,
+}
+
+impl Code<'_> {
+    /// The bytes of a range that lies in one segment.
+    pub fn bytes(&self, range: &Range<Svma>) -> Option<&[u8]> {
+        self.segments.iter().find_map(|(start, bytes)| {
+            let from = usize::try_from(range.start.0.checked_sub(start.0)?).ok()?;
+            let to = usize::try_from(range.end.0.checked_sub(start.0)?).ok()?;
+            bytes.get(from..to)
+        })
+    }
 }
 
 impl Believed {
