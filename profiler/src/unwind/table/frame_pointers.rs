@@ -61,7 +61,7 @@ fn use_of(instruction: &Instruction, facts: &mut InstructionInfoFactory) -> Use 
         (Mnemonic::Mov, Register::RBP) if instruction.op1_register() == Register::RSP => Use::Frame,
         (Mnemonic::Lea, Register::RBP) if from_stack() => Use::Frame,
         (Mnemonic::Pop, Register::RBP) => Use::None,
-        (Mnemonic::Mov, Register::RBP) if from_stack() => Use::None,
+        (Mnemonic::Mov, Register::RBP) if from_stack() || is_callers(instruction) => Use::None,
         _ => match facts.info(instruction).op0_access() {
             OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess => {
                 Use::None
@@ -69,6 +69,14 @@ fn use_of(instruction: &Instruction, facts: &mut InstructionInfoFactory) -> Use 
             _ => Use::Other,
         },
     }
+}
+
+/// Whether it loads what the frame pointer points to, which is the caller's.
+fn is_callers(instruction: &Instruction) -> bool {
+    instruction.op1_kind() == OpKind::Memory
+        && instruction.memory_base() == Register::RBP
+        && instruction.memory_index() == Register::None
+        && instruction.memory_displacement64() == 0
 }
 
 #[cfg(test)]
@@ -95,6 +103,9 @@ mod tests {
         const WITHOUT: [u8; 13] = [0x55, 0x89, 0xfd, 0xe8, 0, 0, 0, 0, 0x83, 0xfd, 1, 0x5d, 0xc3];
         check(&WITH, true);
         check(&OLDER_GO, true);
+        // mov rbp, [rbp]; and with anything else than 0 added.
+        check(&[WITH.as_slice(), &[0x48, 0x8b, 0x6d, 0]].concat(), true);
+        check(&[WITH.as_slice(), &[0x48, 0x8b, 0x6d, 8]].concat(), false);
         check(&WITHOUT, false);
         // sub rsp, 8; call; add rsp, 8; ret: says nothing.
         check(&[0x48, 0x83, 0xec, 8, 0xe8, 0, 0, 0, 0, 0x48, 0x83, 0xc4, 8, 0xc3], false);

@@ -4,7 +4,7 @@
 //! A rule is found where all ways agree. It is a proof as far as the code goes, never a guess at what code
 //! usually looks like: a function is believed only if each of its ways that returns has put everything
 //! back, and what cannot be reached so has no rule. Known beginnings are the program's own, and what
-//! described code or a function already believed calls directly. Where another function ends one is only
+//! described code or a function already believed calls directly, or the latter takes the address of. Where another function ends one is only
 //! supposed to begin, and must prove it by a return that finds the stack as supposed. What lies behind a
 //! call is only believed if it leads to a return: the call itself might not.
 
@@ -146,6 +146,8 @@ struct Believed {
     told: BTreeMap<u64, Told>,
     /// Where functions were looked for that are called.
     seen: HashSet<u64>,
+    /// The same of those whose address is taken.
+    taken: HashSet<u64>,
 }
 
 impl Code<'_> {
@@ -165,11 +167,17 @@ impl Believed {
         let mut any = false;
         let mut waiting = starts.into_iter().map(|start| (start, beginning)).collect::<Vec<_>>();
         while let Some((start, beginning)) = waiting.pop() {
-            if beginning == Beginning::Called && !self.seen.insert(start) {
+            let is_known = match beginning {
+                Beginning::Called => !self.seen.insert(start),
+                Beginning::Taken => self.seen.contains(&start) || !self.taken.insert(start),
+                Beginning::Program | Beginning::Supposed => false,
+            };
+            if is_known {
                 continue;
             }
             let Some(function) = reader.function(start, beginning) else { continue };
             any = true;
+            waiting.extend(function.taken.into_iter().map(|at| (at, Beginning::Taken)));
             waiting.extend(function.calls.into_iter().map(|call| (call, Beginning::Called)));
             for (at, Step { end, state, .. }) in function.steps {
                 let told = self.told.entry(at).or_insert(Told { end, state: Some(state) });
