@@ -217,17 +217,18 @@ impl Outcome {
     /// walk to their end for want of memory are, if they are equal up to there and there are no more
     /// of them than of stacks that must be so.
     ///
-    /// Where code is replaced all the time, the kernel side has no table yet for some of it.
+    /// Where code is replaced all the time, the kernel side does not know some of it yet.
     fn equal_share(&self, ends: Ends) -> f64 {
         let check = self.stack_check();
         let for_want_of_memory = ["slice_too_short", "check_unreadable"];
         let cut = for_want_of_memory.iter().filter_map(|why| check["why"][why].as_u64()).sum();
         let compared = number(&check["compared"]) as f64;
-        let without_table = check["why"]["kernel_no_table"].as_u64().unwrap_or(0);
-        let is_few = without_table as f64 <= OUTDATED_MAX * compared;
+        let of_new_code = ["kernel_no_table", "kernel_no_mapping"];
+        let new: u64 = of_new_code.iter().filter_map(|why| check["why"][why].as_u64()).sum();
+        let is_few = new as f64 <= OUTDATED_MAX * compared;
         let allowed = ends == Ends::CompleteOrOutdated && is_few;
-        let without_table = if allowed { without_table } else { 0 };
-        let equal = number(&check["equal"]) + self.not_copied.min(cut) + without_table;
+        let new = if allowed { new } else { 0 };
+        let equal = number(&check["equal"]) + self.not_copied.min(cut) + new;
         equal as f64 / compared
     }
 

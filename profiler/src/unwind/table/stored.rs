@@ -20,7 +20,7 @@ const MAGIC: [u8; 8] = *b"stalltbl";
 
 /// To be raised with any change of the layout, and with any change that makes other tables of the same
 /// files.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 const HEADER_BYTES: usize = 16;
 const COUNTS: usize = 9;

@@ -163,6 +163,7 @@ impl<'a> Reader<'a> {
         let mut function = Function { steps, calls, taken, returns: false };
         let (mut calls, mut taken) = (Vec::new(), Vec::new());
         let mut backwards = Vec::new();
+        let mut forwards = Vec::new();
         let mut returning = Vec::new();
         let mut ways = vec![(start, state, None)];
         while let Some((at, state, after_call)) = ways.pop() {
@@ -223,12 +224,16 @@ impl<'a> Reader<'a> {
                 _ => {}
             }
             backwards.extend(ways[first_new..].iter().map(|(next, ..)| (*next, at)));
+            if instruction.mnemonic() != Mnemonic::Call {
+                forwards.extend(ways[first_new..].iter().map(|(next, ..)| (at, *next)));
+            }
         }
         function.returns = !returning.is_empty();
-        // Whether a call returns is not known; that what lies behind it is this function is proved by a
-        // return that it leads to.
-        let leading = leading_to(returning, backwards);
-        function.steps.retain(|at, step| step.after_call.is_none() || leading.contains(at));
+        // Whether a call returns is not known; that what lies only behind it is this function is proved
+        // by a return that it leads to.
+        let leading = reached(returning, backwards);
+        let without_calls = reached(vec![start], forwards);
+        function.steps.retain(|at, _| without_calls.contains(at) || leading.contains(at));
         let proved = |targets: Vec<(u64, u64)>| {
             let proved = targets.into_iter().filter(|(at, _)| function.steps.contains_key(at));
             proved.map(|(_, target)| target).collect()
@@ -247,18 +252,18 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The instructions that lead to one of some; `backwards` has what comes after each, and it.
-fn leading_to(mut ends: Vec<u64>, mut backwards: Vec<(u64, u64)>) -> HashSet<u64> {
-    backwards.sort_unstable();
-    let mut leading = HashSet::new();
-    while let Some(at) = ends.pop() {
-        if leading.insert(at) {
-            let first = backwards.partition_point(|(next, _)| *next < at);
-            let before = backwards[first..].iter().take_while(|(next, _)| *next == at);
-            ends.extend(before.map(|(_, before)| *before));
+/// What is reached from some places by steps from one place to another.
+fn reached(mut waiting: Vec<u64>, mut steps: Vec<(u64, u64)>) -> HashSet<u64> {
+    steps.sort_unstable();
+    let mut reached = HashSet::new();
+    while let Some(at) = waiting.pop() {
+        if reached.insert(at) {
+            let first = steps.partition_point(|(from, _)| *from < at);
+            let next = steps[first..].iter().take_while(|(from, _)| *from == at);
+            waiting.extend(next.map(|(_, to)| *to));
         }
     }
-    leading
+    reached
 }
 
 /// Whether nothing goes on behind an instruction that decodes like any other.
