@@ -42,7 +42,7 @@ pub struct Rule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum CfaKind {
-    /// The unwind information says something that is none of the other kinds.
+    /// Unwind information says none of the other kinds, or nothing, of code without frame pointers.
     #[default]
     Unsupported = 0,
     /// `rsp + n`.
@@ -61,8 +61,8 @@ pub enum CfaKind {
     Stop = 7,
     /// `rsp + n`, and the return address is in `rdi` (`vfork`).
     ReturnInDi = 8,
-    /// No unwind information. A leaf is taken to have nothing on the stack but its return address,
-    /// any other frame to have a frame pointer: guesses that the caller has to check.
+    /// Frame pointers, and no unwind information. A leaf is taken to have only its return address on
+    /// the stack, any other frame to have a frame pointer: guesses that the caller has to check.
     Uncovered = 9,
 }
 

@@ -60,7 +60,7 @@ pub enum Failure {
 /// Offsets in the kernel's signal frame from where the stack pointer is in the restorer:
 /// `struct ucontext` has 40 bytes before its `struct sigcontext` (`asm/sigcontext.h`).
 mod signal_frame {
-    const REGISTERS: u64 = 40;
+    pub const REGISTERS: u64 = 40;
     pub const DI: u64 = REGISTERS + 64;
     pub const BP: u64 = REGISTERS + 80;
     pub const SP: u64 = REGISTERS + 120;
@@ -181,6 +181,10 @@ fn by_signal_frame(frame: Frame, mut read: impl FnMut(u64) -> Option<u64>) -> St
         Err(failure) => Step::Failed(failure),
     }
 }
+
+/// Where the registers lie in a signal frame, in the order of `struct sigcontext`, from the stack
+/// pointer of the restorer.
+pub const SIGNAL_FRAME_REGISTERS: u64 = signal_frame::REGISTERS;
 
 #[cfg(test)]
 mod tests {

@@ -76,6 +76,27 @@ fn cell_catch() {
     stay();
 }
 
+unsafe extern "C" {
+    safe fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
+    safe fn raise(number: i32) -> i32;
+}
+
+const SIGUSR1: i32 = 10;
+
+#[unsafe(no_mangle)]
+extern "C" fn cell_handler(_number: i32) {
+    cell_sleep();
+    stay();
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+fn cell_raise() {
+    signal(SIGUSR1, cell_handler);
+    raise(SIGUSR1);
+    stay();
+}
+
 /// Calls itself as often as it is told, and then `leaf`.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -115,6 +136,9 @@ fn main() {
     }
     if std::env::args().any(|argument| argument == "unwind") {
         thread::spawn(|| cell_work(3, cell_catch));
+    }
+    if std::env::args().any(|argument| argument == "signals") {
+        thread::spawn(|| cell_work(3, cell_raise));
     }
     println!("ready {}", std::process::id());
     cell_work(20, cell_sleep);

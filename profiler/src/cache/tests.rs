@@ -36,6 +36,7 @@ fn some_table() -> Table {
         rows: vec![Row::new(0, 0), Row::new(0x8000, 1), Row::new(0, 1)],
         rules: vec![rule(CfaKind::Uncovered, BpKind::Same), rule(CfaKind::AtSp, BpKind::AtBp)],
         uncovered: vec![Svma(0x1000)..Svma(0x1100)],
+        undescribed: vec![(Svma(0x1100)..Svma(0x1180), rule(CfaKind::Sp, BpKind::Same))],
         described: 3,
         ..Table::default()
     }

@@ -219,13 +219,17 @@ impl CodeMap {
     pub async fn built(&mut self) -> Option<ModuleId> {
         loop {
             // One that could not be made, which only a defect brings about, is never there.
-            let Ok((id, table)) = self.builds.join_next().await? else { continue };
+            let Ok((id, mut table)) = self.builds.join_next().await? else { continue };
             let Some(tables) = &mut self.tables else { continue };
-            let placed = if table.described == 0 { Ok(None) } else { tables.add_file(&table) };
+            let has_rules = table.described > 0 || !table.undescribed.is_empty();
+            let placed = if has_rules { tables.add_file(&table) } else { Ok(None) };
             let module = self.modules.get_mut(id);
+            if let Some(code) = &module.code {
+                code.learn(&mut table);
+            }
             module.table = match placed {
                 Ok(Some(file)) => TableState::Placed(file),
-                Ok(None) if table.described == 0 => TableState::None,
+                Ok(None) if !has_rules => TableState::None,
                 Ok(None) | Err(_) => {
                     self.losses.tables_refused += 1;
                     TableState::Refused

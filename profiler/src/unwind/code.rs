@@ -98,17 +98,22 @@ impl CodeFile {
     /// `data` is what this was parsed from.
     pub fn complete_table<'data>(&self, data: impl ReadRef<'data>) -> Table {
         let mut table = self.table();
-        if reading::is_worth(&self.text(), &table.uncovered) {
-            let segment = |segment: &Segment| {
-                let bytes = data.read_bytes_at(segment.offset, segment.bytes).ok()?;
-                Some((Svma(segment.svma), bytes))
-            };
-            table.complete(&reading::Code {
-                segments: self.segments.iter().filter_map(segment).collect(),
-                entry: elf::entry(data),
-            });
-        }
+        let segment = |segment: &Segment| {
+            let bytes = data.read_bytes_at(segment.offset, segment.bytes).ok()?;
+            Some((Svma(segment.svma), bytes))
+        };
+        table.complete(&reading::Code {
+            segments: self.segments.iter().filter_map(segment).collect(),
+            entry: elf::entry(data),
+        });
         table
+    }
+
+    /// From now on walks of copied stacks leave the code that no section describes as this table
+    /// does, which is the file's [complete](Self::complete_table) one. Until then they end there.
+    pub fn learn(&self, table: &mut Table) {
+        // It was learned before: of one file all tables are the same.
+        let _ = self.info.undescribed.set(std::mem::take(&mut table.undescribed));
     }
 
     /// The compact table that says what the sections say.

@@ -4,7 +4,10 @@ use gimli::{
     CfaRule, Encoding, EvaluationResult, Expression, Location, Register, RegisterRule,
     UnwindContext, UnwindSection, UnwindTableRow, Value, X86_64,
 };
-use profiler_common::unwind::{Failure, Position};
+use profiler_common::{
+    table::{BpKind, CfaKind, Rule},
+    unwind::{self, Failure, Position},
+};
 
 use super::{
     info::{Bytes, Function, Origin, UnwindInfo},
@@ -80,7 +83,8 @@ impl Leaver {
     /// The caller of `frame`, whose code lies in a file that has `info` and is loaded `bias` higher
     /// than it says. `read` reads 8 bytes of the target's memory.
     ///
-    /// Code that nothing describes is left as [`profiler_common::unwind::step`] leaves it.
+    /// Code that no section describes is left by its rule, as [`profiler_common::unwind::step`] leaves
+    /// it; what is no file by the conventions alone.
     pub fn leave(
         &mut self,
         info: Option<&UnwindInfo>,
@@ -89,12 +93,14 @@ impl Leaver {
         read: &dyn Fn(u64) -> Option<u64>,
     ) -> Step {
         let read = |address| read(address).ok_or(Failure::Unreadable(address));
-        let described = info.and_then(|info| {
-            let (function, address) = function_of(info, bias, frame)?;
-            Some((info, function, address))
-        });
-        let Some((info, function, address)) = described else {
-            return by_convention(frame, &read);
+        let Some(info) = info else { return by_convention(frame, &read) };
+        let rule = info.rule_at(Svma(frame.lookup().0.wrapping_sub(bias)));
+        if rule.is_some_and(|rule| rule.cfa == CfaKind::Signal) {
+            return by_signal_frame(frame, &read).unwrap_or_else(Step::Failed);
+        }
+        let Some((function, address)) = function_of(info, bias, frame) else {
+            let unknown = Step::Failed(Failure::Unsupported);
+            return rule.map_or(unknown, |rule| by_rule(rule, frame, &read));
         };
         let leaving = Leaving { info, function: &function, frame, read: &read };
         let left = match function.origin {
@@ -127,6 +133,70 @@ fn function_of<'info>(
     let address = Svma(frame.ip().wrapping_sub(bias));
     let function = info.function_at(address).filter(|_| frame.position == Position::Caller)?;
     (function.start() == address).then_some((function, address))
+}
+
+/// By a rule, which follows no more than two registers and the return address.
+fn by_rule(rule: Rule, frame: &Frame, read: &impl Fn(u64) -> Result<u64, Failure>) -> Step {
+    if rule.cfa == CfaKind::Uncovered {
+        return by_convention(frame, read);
+    }
+    let bp = frame.registers.get(X86_64::RBP);
+    let needs_bp = matches!(rule.cfa, CfaKind::Bp | CfaKind::AtBp) || rule.bp == BpKind::AtBp;
+    if needs_bp && bp.is_none() {
+        return Step::Failed(Failure::RegisterLost);
+    }
+    let followed = unwind::Frame {
+        ip: frame.ip(),
+        sp: frame.sp(),
+        bp: bp.unwrap_or_default(),
+        di: frame.registers.get(X86_64::RDI).unwrap_or_default(),
+        position: frame.position,
+    };
+    match unwind::step(rule, followed, |address| read(address).ok()) {
+        unwind::Step::Outermost => Step::Outermost,
+        unwind::Step::Failed(failure) => Step::Failed(failure),
+        unwind::Step::To(caller) => {
+            let mut registers = Registers::default();
+            let is_lost = rule.bp == BpKind::Same && bp.is_none();
+            registers.set(X86_64::RBP, (!is_lost).then_some(caller.bp));
+            registers.set(X86_64::RSP, Some(caller.sp));
+            registers.set(X86_64::RA, Some(caller.ip));
+            Step::To(Frame { registers, position: caller.position })
+        }
+    }
+}
+
+/// All registers are in the kernel's signal frame, which lies at the stack pointer.
+fn by_signal_frame(
+    frame: &Frame,
+    read: &impl Fn(u64) -> Result<u64, Failure>,
+) -> Result<Step, Failure> {
+    /// In the order of `struct sigcontext`.
+    const SAVED: [Register; 17] = [
+        X86_64::R8,
+        X86_64::R9,
+        X86_64::R10,
+        X86_64::R11,
+        X86_64::R12,
+        X86_64::R13,
+        X86_64::R14,
+        X86_64::R15,
+        X86_64::RDI,
+        X86_64::RSI,
+        X86_64::RBP,
+        X86_64::RBX,
+        X86_64::RDX,
+        X86_64::RAX,
+        X86_64::RCX,
+        X86_64::RSP,
+        X86_64::RA,
+    ];
+    let mut registers = Registers::default();
+    let first = frame.register(X86_64::RSP)?.wrapping_add(unwind::SIGNAL_FRAME_REGISTERS);
+    for (register, at) in SAVED.into_iter().zip((first..).step_by(8)) {
+        registers.set(register, Some(read(at)?));
+    }
+    Ok(Step::To(Frame { registers, position: Position::Interrupted }))
 }
 
 /// A leaf has nothing on the stack but its return address, any other frame has a frame pointer.
@@ -355,7 +425,10 @@ mod tests {
         ] {
             registers.set(register, Some(value));
         }
-        let code = CodeFile::parse(program(assembly).as_slice()).unwrap();
+        let file = program(assembly);
+        let code = CodeFile::parse(file.as_slice()).unwrap();
+        // All of it keeps frame pointers.
+        code.learn(&mut code.table());
         let frame = Frame { registers, position };
         Leaver::default().leave(Some(code.info()), 0, &frame, &memory)
     }
@@ -377,7 +450,7 @@ mod tests {
         check("", Ok((0x10_7000, 0x7008, bp)));
         check(".cfi_def_cfa r10, 8", Ok((0x10_7200, 0x7208, bp)));
         check(".cfi_def_cfa r12, 8", Err(Failure::RegisterLost));
-        check(".cfi_def_cfa rsp, 0", Err(Failure::NotAdvancing));
+        check(".cfi_def_cfa rbp, -0x200", Err(Failure::NotAdvancing));
         check(".cfi_def_cfa rsp, 0x2000", Err(Failure::Unreadable(0x8ff8)));
         // As `longjmp` does.
         check(".cfi_register rip, rdx; .cfi_register rsp, r8", Ok((0x4444, 0x7800, bp)));

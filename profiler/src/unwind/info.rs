@@ -7,6 +7,8 @@ use gimli::{
     UnwindOffset, UnwindSection,
 };
 
+use profiler_common::table::{CfaKind, Rule};
+
 use crate::units::Svma;
 
 /// The reader of a section's bytes.
@@ -27,6 +29,8 @@ pub struct UnwindInfo {
     pub text_at: Option<Svma>,
     /// Where `.got` lies; addresses can be relative to it.
     pub got_at: Option<Svma>,
+    /// The rules for code that no section describes, or none rightly, once they are known.
+    pub(super) undescribed: OnceLock<Vec<(Range<Svma>, Rule)>>,
     /// Made when a function is first looked for.
     pub(super) eh_frame_index: OnceLock<Index>,
     /// As the other one.
@@ -63,14 +67,18 @@ pub enum Origin {
 type Index = Vec<(Svma, usize)>;
 
 impl UnwindInfo {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.eh_frame.is_none() && self.debug_frame.is_none()
-    }
-
     /// What describes the function that an address lies in.
     pub fn function_at(&self, address: Svma) -> Option<Function<'_>> {
         self.in_eh_frame(address).or_else(|| self.in_debug_frame(address))
+    }
+
+    /// The rule for an address that no section describes, or none rightly, once it is known.
+    pub fn rule_at(&self, address: Svma) -> Option<Rule> {
+        let rules = self.undescribed.get()?;
+        let behind = rules.partition_point(|(range, _)| range.start <= address);
+        let found = behind.checked_sub(1).map(|index| &rules[index]);
+        let found = found.filter(|(range, _)| range.contains(&address));
+        Some(found.map_or(Rule::of(CfaKind::Uncovered), |(_, rule)| *rule))
     }
 
     /// What addresses in the sections are relative to.

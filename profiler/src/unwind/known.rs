@@ -3,6 +3,9 @@
 
 use std::ops::Range;
 
+use profiler_common::table::{CfaKind, Rule};
+
+use super::table::reading::{Code, Found};
 use crate::units::Svma;
 
 /// How far from its first byte a function is looked at.
@@ -58,6 +61,30 @@ pub fn main(at: Svma, code: &[u8]) -> Option<Known> {
     Some(Known::PushesOne(at..Svma(end)))
 }
 
+/// What handlers of signals return to: the system call `rt_sigreturn`, with the kernel's signal frame
+/// at the stack pointer. Libraries do not describe it, or not as that (musl's
+/// `src/signal/x86_64/restore.s`, Go). In order.
+///
+/// Its first byte is where a handler returns to, looked up by the byte before: padding, if it can
+/// be.
+pub fn restorers(code: &Code<'_>) -> Vec<Found> {
+    /// mov $15,%rax; syscall
+    const RESTORER: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+    /// nop, int3
+    const PADDING: [u8; 2] = [0x90, 0xcc];
+    let mut found = Vec::new();
+    for (start, bytes) in &code.segments {
+        for at in memchr::memmem::find_iter(bytes, &RESTORER) {
+            let before = at.checked_sub(1).filter(|&before| PADDING.contains(&bytes[before]));
+            let from = start.0 + before.unwrap_or(at) as u64;
+            let to = start.0 + (at + RESTORER.len()) as u64;
+            found.push((from..to, Rule::of(CfaKind::Signal)));
+        }
+    }
+    found.sort_unstable_by_key(|(range, _)| range.start);
+    found
+}
+
 /// Adds what is known to the bytes of a `.debug_frame`.
 pub fn describe(known: &[Known], section: &mut Vec<u8>) {
     const UNDEFINED_RETURN_ADDRESS: [u8; 2] = [0x07, 16];
@@ -98,8 +125,6 @@ fn add_entry(section: &mut Vec<u8>, of: u32, bytes: &[u8]) {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
-    use profiler_common::table::{CfaKind, Rule};
-
     use super::*;
     use crate::unwind::table::{Sources, Table};
 
@@ -131,6 +156,26 @@ mod tests {
         }
         assert_eq!(entry(AT, &RUST_MAIN), None);
         assert_eq!(main(AT, &MUSL_ENTRY), None);
+    }
+
+    #[test]
+    fn handlers_of_signals_return_to_a_system_call() {
+        const RESTORER: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+        let check = |before: u8, expected: Range<u64>| {
+            let bytes = [&[0xc3, before][..], &RESTORER, &[0xc3; 8]].concat();
+            let code = Code { segments: vec![(AT, &bytes)], entry: None };
+            assert_eq!(restorers(&code), [(expected.clone(), Rule::of(CfaKind::Signal))]);
+            let text = vec![AT..Svma(AT.0 + bytes.len() as u64)];
+            let mut table = Table::build(&Sources { text, ..Sources::default() });
+            table.complete(&code);
+            for at in AT.0..AT.0 + bytes.len() as u64 {
+                let kind = table.rule_at(Svma(at)).unwrap().cfa;
+                assert_eq!(kind == CfaKind::Signal, expected.contains(&at), "byte {}", at - AT.0);
+            }
+        };
+        // A nop, as in musl, and the end of another function.
+        check(0x90, AT.0 + 1..AT.0 + 11);
+        check(0xc3, AT.0 + 2..AT.0 + 11);
     }
 
     #[test]

@@ -30,7 +30,7 @@ struct Mapped {
     end: u64,
     /// That of [`CodeFile::bias`].
     bias: u64,
-    /// `None` for memory that is no file, and for a file that has none.
+    /// `None` for memory that is no file.
     info: Option<Arc<UnwindInfo>>,
 }
 
@@ -102,7 +102,7 @@ impl AddressSpace {
 
     /// Adds an executable mapping of a file. `bias` is that of [`CodeFile::bias`].
     pub fn map_file(&mut self, range: Range<Avma>, bias: u64, code: &CodeFile) {
-        let info = (!code.info().is_empty()).then(|| code.info().clone());
+        let info = Some(code.info().clone());
         self.mapped.insert(range.start.0, Mapped { end: range.end.0, bias, info });
     }
 

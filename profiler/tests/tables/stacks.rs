@@ -97,8 +97,12 @@ fn compare(mut traced: Traced) -> Outcome {
         outcome.compared += 1;
         let last = frames.last().and_then(|frame| tables.rule_at(frame.lookup().0));
         let last = last.map(|rule| rule.cfa);
-        // Code of the C runtime that nothing describes.
-        let uncovered = with_all.by_frame_pointer > 0 || last == Some(CfaKind::Uncovered);
+        // Code of the C runtime that nothing describes, and that no walk leaves.
+        let unsupported =
+            (last, with_all.end) == (Some(CfaKind::Unsupported), WalkEnd::Unsupported);
+        let uncovered = with_all.by_frame_pointer > 0
+            || last == Some(CfaKind::Uncovered)
+            || (unsupported && frames == with_all.frames);
         // Behind the `leave` and at the `ret` of a function that realigned its stack gcc still says
         // that `rbp` is saved, where the caller's `rbp` points to.
         let leave = traced.word(Avma(regs.rip - 1)).is_some_and(|word| word as u8 == LEAVE);

@@ -75,10 +75,13 @@ impl Traced {
                 }
                 MappingKind::Anonymous | MappingKind::Other => continue,
             };
-            let code = CodeFile::parse(&ReadCache::new(&file)).unwrap();
+            let data = ReadCache::new(&file);
+            let code = CodeFile::parse(&data).unwrap();
+            let mut table = code.complete_table(&data);
+            code.learn(&mut table);
             let bias = code.bias(mapping.start, mapping.offset).unwrap();
             space.map_file(range.clone(), bias, &code);
-            tables.map(range, bias, Rc::new(code.table()));
+            tables.map(range, bias, Rc::new(table));
         }
         (tables, space)
     }

@@ -67,7 +67,7 @@ fn frames_of(mut cell: Cell) -> Cell {
 
 /// Code without unwind information and without frame pointers cannot be left for certain.
 fn marked(cell: Cell) -> Cell {
-    Cell { ends: Ends::Marked, ..cell }
+    Cell { ends: Ends::Marked { complete_min: 0.04 }, ..cell }
 }
 
 cells! {

@@ -33,6 +33,11 @@ fn cell(start: Start, programs: Vec<Program>, args: &[&'static str], chains: &[&
     Cell { programs, start, args: args.to_vec(), chains, ends: Ends::Complete }
 }
 
+/// Stacks from between `dlopen` and the recorder's hearing of it are refused on purpose.
+fn outdated(cell: Cell) -> Cell {
+    Cell { ends: Ends::CompleteOrOutdated, ..cell }
+}
+
 /// Two libraries of the same size whose functions lie at the same addresses, with other frames.
 fn plugins() -> Vec<Program> {
     vec![
@@ -51,13 +56,13 @@ fn plugins() -> Vec<Program> {
 }
 
 cells! {
-    a_plug_in_is_loaded_and_replaced: cell(Start::Plain, plugins(), &[], &[
+    a_plug_in_is_loaded_and_replaced: outdated(cell(Start::Plain, plugins(), &[], &[
         "_start .. main cell_until_closed ..",
         "?_start .. main ..",
         ".. cell_thread cell_swap cell_plugin_a cell_inner_a ..",
         ".. cell_thread cell_swap cell_plugin_b cell_inner_b ..",
         "?.. cell_thread cell_swap ..",
-    ]),
+    ])),
     another_program_under_the_same_number: cell(
         Start::Plain,
         vec![c("become", &["become.c"], &[]), shapes()],

@@ -21,6 +21,9 @@ const CHAINS: &[&str] = &[
 const UNWINDING: &str =
     ".. cell_work cell_descend*4 cell_catch ..0 cell_unwinding ..0 cell_sleep ..";
 
+/// Inside of a handler of a signal.
+const SIGNAL: &str = ".. cell_work cell_descend*4 cell_raise .. cell_handler cell_sleep ..";
+
 const MUSL: &[&str] = &["--target", "x86_64-unknown-linux-musl"];
 
 fn program(name: &'static str, options: &[&'static str], stripped: bool) -> Program {
@@ -35,6 +38,12 @@ fn unwinds(program: Program) -> Cell {
     cell
 }
 
+fn signals(mut cell: Cell) -> Cell {
+    cell.args.push("signals");
+    cell.chains.push(SIGNAL.to_owned());
+    cell
+}
+
 fn aborts(program: Program) -> Cell {
     Cell {
         programs: vec![program],
@@ -45,13 +54,13 @@ fn aborts(program: Program) -> Cell {
     }
 }
 
-/// Code without unwind information cannot be left for certain.
-fn marked(program: Program) -> Cell {
-    Cell { ends: Ends::Marked, ..aborts(program) }
+/// All threads but one: musl calls `main` from where nothing returns to.
+fn all_but_main(program: Program) -> Cell {
+    Cell { ends: Ends::Marked { complete_min: 0.8 }, ..aborts(program) }
 }
 
 cells! {
-    release: unwinds(program("rust", &[], false)),
+    release: signals(unwinds(program("rust", &[], false))),
     stripped: unwinds(program("rust-stripped", &[], true)),
     panic_abort: aborts(program("rust-abort", &["-C", "panic=abort"], false)),
     lto: unwinds(program("rust-lto", &["-C", "lto=fat"], false)),
@@ -64,9 +73,9 @@ cells! {
     std_as_a_library: unwinds(program("rust-dynamic", &["-C", "prefer-dynamic", "-C", "rpath"], false)),
     not_linked_by_lld: unwinds(program("rust-bfd", &["-C", "linker-features=-lld"], false)),
     glibc_static: unwinds(program("rust-static", &["-C", "target-feature=+crt-static"], false)),
-    musl: unwinds(program("rust-musl", MUSL, false)),
-    musl_stripped: marked(program("rust-musl-stripped", MUSL, true)),
-    no_unwind_tables: marked(program(
+    musl: signals(unwinds(program("rust-musl", MUSL, false))),
+    musl_stripped: signals(all_but_main(program("rust-musl-stripped", MUSL, true))),
+    no_unwind_tables: aborts(program(
         "rust-no-tables",
         &["-C", "panic=abort", "-C", "force-unwind-tables=no"],
         false,

@@ -59,7 +59,7 @@ pub struct LoadedModule {
 /// How far a file's table is on its way into the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableState {
-    /// It has none: no ELF file, or one without unwind information.
+    /// It has none: no ELF file, or one without unwind information that keeps frame pointers.
     None,
     /// Nobody has asked for it yet.
     Unbuilt,

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use profiler_common::table::{CfaKind, Page, Row, TEXT_PAGE_BYTES, TEXT_PAGE_SHIFT};
+use profiler_common::table::{Page, Row, TEXT_PAGE_BYTES, TEXT_PAGE_SHIFT};
 
 use super::{
     PADDING_MAX, Table,
@@ -121,6 +121,7 @@ pub fn table(text: &Text, functions: Functions) -> Table {
         rows,
         rules,
         uncovered,
+        undescribed: Vec::new(),
         unsupported,
         described,
         read: 0,
@@ -145,11 +146,8 @@ pub fn complete(table: &mut Table, found: &[Found]) {
     for (range, rule) in found {
         let Ok(number) = rules.number(*rule) else { continue };
         changes.push(((range.start - base) as u32, number));
-        // If it is another, a row of the table begins there.
-        let then = table.rule_at(Svma(range.end));
-        if then.is_some_and(|then| then.cfa == CfaKind::Uncovered) {
-            changes.push(((range.end - base) as u32, Rules::UNCOVERED));
-        }
+        let then = table.rule_at(Svma(range.end)).and_then(|then| rules.number(then).ok());
+        changes.extend(then.map(|then| ((range.end - base) as u32, then)));
     }
     // Of two at one place the later holds. Where one found range ends and the next begins, they are
     // in that order already.

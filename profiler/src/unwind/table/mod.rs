@@ -4,6 +4,7 @@
 //! is that of [`profiler_common::table`].
 
 mod entries;
+mod frame_pointers;
 mod frames;
 #[cfg(test)]
 mod fuzz;
@@ -20,9 +21,10 @@ use std::ops::Range;
 
 use profiler_common::{
     search::halve,
-    table::{Page, Row, Rule, TEXT_PAGE_SHIFT},
+    table::{CfaKind, Page, Row, Rule, TEXT_PAGE_SHIFT},
 };
 
+use super::known;
 use crate::units::Svma;
 
 /// Bytes between two functions up to which a gap is alignment, and no code that a stack could be in.
@@ -58,6 +60,9 @@ pub struct Table {
     pub rules: Vec<Rule>,
     /// Code that nothing describes, padding aside.
     pub uncovered: Vec<Range<Svma>>,
+    /// The rules for code that no section describes, or none rightly, in order and apart from each other; where there
+    /// is none, [`CfaKind::Uncovered`](profiler_common::table::CfaKind::Uncovered) holds.
+    pub undescribed: Vec<(Range<Svma>, Rule)>,
     /// What the unwind information has that no rule can say.
     pub unsupported: Census,
     /// How many functions, or parts of functions, are described.
@@ -140,12 +145,28 @@ impl Table {
         layout::table(&text, functions)
     }
 
-    /// Adds what can be found by [reading] the code that nothing describes.
+    /// Adds what can be found by [reading] the code that no section describes, and how to leave the
+    /// rest of it: by frame pointer if it keeps frame pointers, else not at all.
     pub fn complete(&mut self, code: &reading::Code<'_>) {
-        let found = reading::read(code, &self.uncovered);
-        layout::complete(self, &found);
+        let gaps = std::mem::take(&mut self.uncovered);
+        let is_new = |(range, rule): &reading::Found| {
+            self.rule_at(Svma(range.end - 1)).is_some_and(|known| known != *rule)
+        };
+        let mut found = known::restorers(code);
+        found.retain(is_new);
+        if reading::is_worth(code, &gaps) {
+            reading::join(&mut found, reading::read(code, &gaps));
+        }
         self.read = found.iter().map(|(range, _)| range.end - range.start).sum();
-        self.uncovered = reading::rest(code, &self.uncovered, &found);
+        self.uncovered = reading::rest(code, &gaps, &found);
+        let lost = gaps.iter().filter(|gap| !frame_pointers::are_kept(code, gap));
+        reading::join(
+            &mut found,
+            lost.map(|gap| (gap.start.0..gap.end.0, Rule::of(CfaKind::Unsupported))).collect(),
+        );
+        layout::complete(self, &found);
+        let svma = |range: Range<u64>| Svma(range.start)..Svma(range.end);
+        self.undescribed = found.into_iter().map(|(range, rule)| (svma(range), rule)).collect();
     }
 
     /// The rule for the instruction that an address lies in; `None` outside of the code.

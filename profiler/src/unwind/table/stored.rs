@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! file   = magic (8)  version (u32)  crc32 of all that follows (u32)  counts  body
-//! counts = first page  described  read  bytes of identity, pages, rows, rules, gaps (u64 each)
-//! body   = identity of the file it is of  census  pages  rules  gaps  rows
+//! counts = first page  described  read  bytes of identity, pages, rows, rules, gaps, undescribed (u64 each)
+//! body   = identity of the file it is of  census  pages  rules  gaps  undescribed  rows
 //! ```
 //!
 //! All numbers are little-endian. Rows come last and are the bulk; everything is read in one pass through a
@@ -20,14 +20,15 @@ const MAGIC: [u8; 8] = *b"stalltbl";
 
 /// To be raised with any change of the layout, and with any change that makes other tables of the same
 /// files.
-const VERSION: u32 = 2;
+const VERSION: u32 = 4;
 
 const HEADER_BYTES: usize = 16;
-const COUNTS: usize = 8;
+const COUNTS: usize = 9;
 const PAGE_BYTES: usize = 8;
 const ROW_BYTES: usize = 4;
 const RULE_BYTES: usize = 8;
 const GAP_BYTES: usize = 16;
+const UNDESCRIBED_BYTES: usize = GAP_BYTES + RULE_BYTES;
 const SHARE_BYTES: usize = 16;
 
 /// Bytes read at once; small enough to be still in a cache when they are looked at.
@@ -43,7 +44,17 @@ pub fn write(table: &Table, identity: &[u8], out: &mut impl Write) -> io::Result
 }
 
 fn body(table: &Table, identity: &[u8]) -> Vec<u8> {
-    let Table { first_page, pages, rows, rules, uncovered, unsupported, described, read } = table;
+    let Table {
+        first_page,
+        pages,
+        rows,
+        rules,
+        uncovered,
+        undescribed,
+        unsupported,
+        described,
+        read,
+    } = table;
     let counts = [
         *first_page,
         *described,
@@ -53,6 +64,7 @@ fn body(table: &Table, identity: &[u8]) -> Vec<u8> {
         rows.len() as u64,
         rules.len() as u64,
         uncovered.len() as u64,
+        undescribed.len() as u64,
     ];
     let mut body = Vec::with_capacity(size(&counts).unwrap_or(0));
     body.extend(counts.iter().flat_map(|n| n.to_le_bytes()));
@@ -65,14 +77,15 @@ fn body(table: &Table, identity: &[u8]) -> Vec<u8> {
         body.extend(page.first_row.to_le_bytes());
         body.extend(page.rows.to_le_bytes());
     }
-    for Rule { cfa, bp, bp_offset, cfa_offset } in rules {
-        body.extend([*cfa as u8, *bp as u8]);
-        body.extend(bp_offset.to_le_bytes());
-        body.extend(cfa_offset.to_le_bytes());
-    }
+    body.extend(rules.iter().flat_map(rule_bytes));
     for gap in uncovered {
         body.extend(gap.start.0.to_le_bytes());
         body.extend(gap.end.0.to_le_bytes());
+    }
+    for (code, rule) in undescribed {
+        body.extend(code.start.0.to_le_bytes());
+        body.extend(code.end.0.to_le_bytes());
+        body.extend(rule_bytes(rule));
     }
     for row in rows {
         body.extend(row.low().to_le_bytes());
@@ -99,7 +112,7 @@ pub fn read(input: impl Read, bytes: u64, identity: &[u8]) -> Option<Table> {
     if size(&counts)?.checked_add(HEADER_BYTES)? as u64 != bytes {
         return None;
     }
-    let [first_page, described, read, named, pages, rows, rules, gaps] =
+    let [first_page, described, read, named, pages, rows, rules, gaps, undescribed] =
         *counts.first_chunk::<COUNTS>()?;
     if input.items::<1, _>(named as usize, |[byte]| byte)? != identity {
         return None;
@@ -120,17 +133,33 @@ pub fn read(input: impl Read, bytes: u64, identity: &[u8]) -> Option<Table> {
         let [start, end] = halves(gap);
         Svma(start)..Svma(end)
     })?;
+    let undescribed = input.items::<UNDESCRIBED_BYTES, _>(undescribed as usize, |bytes| {
+        let (gap, rule_bytes) = bytes.split_first_chunk()?;
+        let [start, end] = halves(*gap);
+        Some((Svma(start)..Svma(end), rule(rule_bytes.try_into().ok()?)?))
+    })?;
+    let undescribed = undescribed.into_iter().collect::<Option<Vec<_>>>()?;
     let rows = input.items::<ROW_BYTES, _>(rows as usize, |row| {
         let packed = u32::from_le_bytes(row);
         Row::new(packed as u16, (packed >> 16) as u16)
     })?;
-    let table = Table { first_page, pages, rows, rules, uncovered, unsupported, described, read };
+    let table = Table {
+        first_page,
+        pages,
+        rows,
+        rules,
+        uncovered,
+        undescribed,
+        unsupported,
+        described,
+        read,
+    };
     (input.sum.finalize() == sum && is_sound(&table)).then_some(table)
 }
 
 /// Bytes behind the header; `None` if no file can have as many.
 fn size(counts: &[u64]) -> Option<usize> {
-    let [_, _, _, named, pages, rows, rules, gaps] = *counts else { return None };
+    let [_, _, _, named, pages, rows, rules, gaps, undescribed] = *counts else { return None };
     let parts = [
         (counts.len() as u64, 8),
         (named, 1),
@@ -139,6 +168,7 @@ fn size(counts: &[u64]) -> Option<usize> {
         (rows, ROW_BYTES),
         (rules, RULE_BYTES),
         (gaps, GAP_BYTES),
+        (undescribed, UNDESCRIBED_BYTES),
     ];
     parts.iter().try_fold(0_usize, |sum, &(count, bytes)| {
         sum.checked_add(usize::try_from(count).ok()?.checked_mul(bytes)?)
@@ -157,8 +187,15 @@ fn is_sound(table: &Table) -> bool {
     let last = table.rows.iter().fold(0, |last, row| row.rule().max(last));
     in_order
         && table.uncovered.iter().all(|gap| gap.start <= gap.end)
+        && table.undescribed.is_sorted_by(|(one, _), (next, _)| one.end <= next.start)
         && next == table.rows.len()
         && (table.rows.is_empty() || usize::from(last) < table.rules.len())
+}
+
+fn rule_bytes(rule: &Rule) -> [u8; RULE_BYTES] {
+    let &Rule { cfa, bp, bp_offset, cfa_offset } = rule;
+    let ([low, high], [a, b, c, d]) = (bp_offset.to_le_bytes(), cfa_offset.to_le_bytes());
+    [cfa as u8, bp as u8, low, high, a, b, c, d]
 }
 
 fn rule(bytes: [u8; RULE_BYTES]) -> Option<Rule> {

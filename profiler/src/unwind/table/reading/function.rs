@@ -26,6 +26,8 @@ pub struct Function {
     pub steps: BTreeMap<u64, Step>,
     /// What it calls in the code that is read.
     pub calls: Vec<u64>,
+    /// What it takes the address of there.
+    pub taken: Vec<u64>,
     /// Whether a way leads to a return.
     returns: bool,
 }
@@ -35,6 +37,8 @@ pub struct Function {
 pub enum Beginning {
     /// It is called.
     Called,
+    /// Its address is taken: it is a function, or data.
+    Taken,
     /// The program begins there.
     Program,
     /// Another one ends before it.
@@ -88,7 +92,7 @@ impl<'a> Reader<'a> {
     /// does not add up behind a call is taken for that and not followed.
     pub fn function(&mut self, start: u64, beginning: Beginning) -> Option<Function> {
         let state = match beginning {
-            Beginning::Called | Beginning::Supposed => State::CALLED,
+            Beginning::Called | Beginning::Taken | Beginning::Supposed => State::CALLED,
             Beginning::Program => State::STARTED,
         };
         let mut not_returning = HashSet::new();
@@ -97,7 +101,13 @@ impl<'a> Reader<'a> {
                 Ok(function) if beginning == Beginning::Supposed => {
                     return function.returns.then_some(function);
                 }
-                Ok(function) => return Some(function),
+                Ok(mut function) => {
+                    // Data calls nothing.
+                    if beginning == Beginning::Taken && !function.returns {
+                        (function.calls, function.taken) = (Vec::new(), Vec::new());
+                    }
+                    return Some(function);
+                }
                 Err(Doubt::Contradiction(Some(call)))
                     if beginning != Beginning::Supposed
                         && not_returning.len() < NOT_RETURNING_MAX =>
@@ -149,9 +159,11 @@ impl<'a> Reader<'a> {
         state: State,
         not_returning: &HashSet<u64>,
     ) -> Result<Function, Doubt> {
-        let mut function = Function { steps: BTreeMap::new(), calls: Vec::new(), returns: false };
-        let mut calls = Vec::new();
+        let (steps, calls, taken) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut function = Function { steps, calls, taken, returns: false };
+        let (mut calls, mut taken) = (Vec::new(), Vec::new());
         let mut backwards = Vec::new();
+        let mut forwards = Vec::new();
         let mut returning = Vec::new();
         let mut ways = vec![(start, state, None)];
         while let Some((at, state, after_call)) = ways.pop() {
@@ -177,6 +189,12 @@ impl<'a> Reader<'a> {
             let end = instruction.next_ip();
             function.steps.insert(at, Step { end, state, after_call });
             let target = instruction.near_branch_target();
+            if instruction.mnemonic() == Mnemonic::Lea && instruction.is_ip_rel_memory_operand() {
+                let address = instruction.ip_rel_memory_address();
+                if self.contains(address) {
+                    taken.push((at, address));
+                }
+            }
             let first_new = ways.len();
             match instruction.flow_control() {
                 FlowControl::Next | FlowControl::Interrupt if !is_trap(&instruction) => {
@@ -206,14 +224,21 @@ impl<'a> Reader<'a> {
                 _ => {}
             }
             backwards.extend(ways[first_new..].iter().map(|(next, ..)| (*next, at)));
+            if instruction.mnemonic() != Mnemonic::Call {
+                forwards.extend(ways[first_new..].iter().map(|(next, ..)| (at, *next)));
+            }
         }
         function.returns = !returning.is_empty();
-        // Whether a call returns is not known; that what lies behind it is this function is proved by a
-        // return that it leads to.
-        let leading = leading_to(returning, backwards);
-        function.steps.retain(|at, step| step.after_call.is_none() || leading.contains(at));
-        let proved = calls.into_iter().filter(|(at, _)| function.steps.contains_key(at));
-        function.calls = proved.map(|(_, target)| target).collect();
+        // Whether a call returns is not known; that what lies only behind it is this function is proved
+        // by a return that it leads to.
+        let leading = reached(returning, backwards);
+        let without_calls = reached(vec![start], forwards);
+        function.steps.retain(|at, _| without_calls.contains(at) || leading.contains(at));
+        let proved = |targets: Vec<(u64, u64)>| {
+            let proved = targets.into_iter().filter(|(at, _)| function.steps.contains_key(at));
+            proved.map(|(_, target)| target).collect()
+        };
+        (function.calls, function.taken) = (proved(calls), proved(taken));
         Ok(function)
     }
 
@@ -227,18 +252,18 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The instructions that lead to one of some; `backwards` has what comes after each, and it.
-fn leading_to(mut ends: Vec<u64>, mut backwards: Vec<(u64, u64)>) -> HashSet<u64> {
-    backwards.sort_unstable();
-    let mut leading = HashSet::new();
-    while let Some(at) = ends.pop() {
-        if leading.insert(at) {
-            let first = backwards.partition_point(|(next, _)| *next < at);
-            let before = backwards[first..].iter().take_while(|(next, _)| *next == at);
-            ends.extend(before.map(|(_, before)| *before));
+/// What is reached from some places by steps from one place to another.
+fn reached(mut waiting: Vec<u64>, mut steps: Vec<(u64, u64)>) -> HashSet<u64> {
+    steps.sort_unstable();
+    let mut reached = HashSet::new();
+    while let Some(at) = waiting.pop() {
+        if reached.insert(at) {
+            let first = steps.partition_point(|(from, _)| *from < at);
+            let next = steps[first..].iter().take_while(|(from, _)| *from == at);
+            waiting.extend(next.map(|(_, to)| *to));
         }
     }
-    leading
+    reached
 }
 
 /// Whether nothing goes on behind an instruction that decodes like any other.

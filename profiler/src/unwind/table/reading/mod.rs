@@ -4,7 +4,7 @@
 //! A rule is found where all ways agree. It is a proof as far as the code goes, never a guess at what code
 //! usually looks like: a function is believed only if each of its ways that returns has put everything
 //! back, and what cannot be reached so has no rule. Known beginnings are the program's own, and what
-//! described code or a function already believed calls directly. Where another function ends one is only
+//! described code or a function already believed calls directly, or the latter takes the address of. Where another function ends one is only
 //! supposed to begin, and must prove it by a return that finds the stack as supposed. What lies behind a
 //! call is only believed if it leads to a return: the call itself might not.
 
@@ -57,6 +57,25 @@ pub fn read(code: &Code<'_>, uncovered: &[Range<Svma>]) -> Vec<Found> {
     found
 }
 
+/// Adds more rules to some, which hold where both speak. All are in order, and apart from each other.
+pub fn join(found: &mut Vec<Found>, more: Vec<Found>) {
+    let mut known = std::mem::take(found).into_iter().peekable();
+    for (range, rule) in more {
+        let mut at = range.start;
+        while let Some((next, known_rule)) = known.next_if(|(next, _)| next.start < range.end) {
+            if at < next.start {
+                found.push((at..next.start, rule));
+            }
+            at = at.max(next.end);
+            found.push((next, known_rule));
+        }
+        if at < range.end {
+            found.push((at..range.end, rule));
+        }
+    }
+    found.extend(known);
+}
+
 /// What is left of `uncovered`, padding aside.
 pub fn rest(code: &Code<'_>, uncovered: &[Range<Svma>], found: &[Found]) -> Vec<Range<Svma>> {
     let reader = Reader::new(code, uncovered, 0);
@@ -71,7 +90,7 @@ pub fn rest(code: &Code<'_>, uncovered: &[Range<Svma>], found: &[Found]) -> Vec<
         let mut at = range.start.0;
         while let Some((next, _)) = found.next_if(|(next, _)| next.start < range.end.0) {
             left(at, next.start);
-            at = next.end;
+            at = at.max(next.end);
         }
         left(at, range.end.0);
     }
@@ -80,13 +99,14 @@ pub fn rest(code: &Code<'_>, uncovered: &[Range<Svma>], found: &[Found]) -> Vec<
 
 /// Whether reading code is worth what it costs: there is enough that nothing describes to be more than what every
 /// program begins with, and not so much that it has frame pointers instead, as code generators see to.
-pub fn is_worth(text: &[Range<Svma>], uncovered: &[Range<Svma>]) -> bool {
+pub fn is_worth(code: &Code<'_>, uncovered: &[Range<Svma>]) -> bool {
     const UNCOVERED: Range<u64> = 1 << 10..1 << 20;
     const TEXT_MAX: u64 = 32 << 20;
     let bytes = |ranges: &[Range<Svma>]| {
         ranges.iter().map(|range| range.end.0.saturating_sub(range.start.0)).sum::<u64>()
     };
-    UNCOVERED.contains(&bytes(uncovered)) && bytes(text) <= TEXT_MAX
+    let text = code.segments.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+    UNCOVERED.contains(&bytes(uncovered)) && text <= TEXT_MAX
 }
 
 /// What is known of an instruction.
@@ -126,6 +146,19 @@ struct Believed {
     told: BTreeMap<u64, Told>,
     /// Where functions were looked for that are called.
     seen: HashSet<u64>,
+    /// The same of those whose address is taken.
+    taken: HashSet<u64>,
+}
+
+impl Code<'_> {
+    /// The bytes of a range that lies in one segment.
+    pub fn bytes(&self, range: &Range<Svma>) -> Option<&[u8]> {
+        self.segments.iter().find_map(|(start, bytes)| {
+            let from = usize::try_from(range.start.0.checked_sub(start.0)?).ok()?;
+            let to = usize::try_from(range.end.0.checked_sub(start.0)?).ok()?;
+            bytes.get(from..to)
+        })
+    }
 }
 
 impl Believed {
@@ -134,11 +167,17 @@ impl Believed {
         let mut any = false;
         let mut waiting = starts.into_iter().map(|start| (start, beginning)).collect::<Vec<_>>();
         while let Some((start, beginning)) = waiting.pop() {
-            if beginning == Beginning::Called && !self.seen.insert(start) {
+            let is_known = match beginning {
+                Beginning::Called => !self.seen.insert(start),
+                Beginning::Taken => self.seen.contains(&start) || !self.taken.insert(start),
+                Beginning::Program | Beginning::Supposed => false,
+            };
+            if is_known {
                 continue;
             }
             let Some(function) = reader.function(start, beginning) else { continue };
             any = true;
+            waiting.extend(function.taken.into_iter().map(|at| (at, Beginning::Taken)));
             waiting.extend(function.calls.into_iter().map(|call| (call, Beginning::Called)));
             for (at, Step { end, state, .. }) in function.steps {
                 let told = self.told.entry(at).or_insert(Told { end, state: Some(state) });

@@ -46,8 +46,10 @@ impl State {
         let (cfa, cfa_offset) = match (self.sp, self.bp) {
             // Below, there is no return address of this frame.
             (Some(sp), _) if sp < WORD => return None,
+            // Behind a callee that was left by frame pointer the stack pointer need not be right: it
+            // can have realigned the stack.
+            (_, Bp::BelowCfa(offset)) => (CfaKind::Bp, offset),
             (Some(sp), _) => (CfaKind::Sp, sp),
-            (None, Bp::BelowCfa(offset)) => (CfaKind::Bp, offset),
             (None, _) => return None,
         };
         let (bp, bp_offset) = match (self.bp, self.saved_bp) {
