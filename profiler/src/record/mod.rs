@@ -330,16 +330,17 @@ impl Run<'_> {
         throttle: Option<(target::Throttle, Nanos)>,
     ) -> Result<Outcome> {
         let end = window::close(&mut self.programs, self.session.start).await?;
+        let ring_bytes = ring_bytes(self.plan);
         let ring = self.events.get_mut();
-        events::take_all(ring, &mut self.collector)?;
+        events::take_all(ring, &mut self.collector, ring_bytes)?;
         self.collector.forget_roll_call();
         let visited = self.programs.roll_call().and_then(|roll_call| {
             events::take_during(roll_call, ring, &mut self.collector)?;
-            events::take_all(ring, &mut self.collector)?;
+            events::take_all(ring, &mut self.collector, ring_bytes)?;
             match self.programs.sweep()? {
                 Some(sweep) => {
                     events::take_during(sweep, ring, &mut self.collector)?;
-                    events::take_all(ring, &mut self.collector)
+                    events::take_all(ring, &mut self.collector, ring_bytes)
                 }
                 None => Ok(()),
             }
@@ -403,14 +404,18 @@ fn request(plan: &Plan, hook: HookPath, pid: Pid) -> Request {
         split_at_exec: !plan.command.is_empty(),
         min_block: plan.min_block,
         hook,
-        ring_bytes: match plan.stack_copies {
-            StackCopies::WhereNeeded => plan.ring_bytes,
-            StackCopies::Always => plan.ring_bytes.max(CHECK_RING_BYTES),
-        },
+        ring_bytes: ring_bytes(plan),
         threads_max: THREADS_MIN.max(threads * THREADS_FACTOR),
         kept_stacks_max: KEPT_STACKS_MIN + threads,
         stack_copies: plan.stack_copies,
         log: plan.bpf_log,
+    }
+}
+
+fn ring_bytes(plan: &Plan) -> u32 {
+    match plan.stack_copies {
+        StackCopies::WhereNeeded => plan.ring_bytes,
+        StackCopies::Always => plan.ring_bytes.max(CHECK_RING_BYTES),
     }
 }
 
