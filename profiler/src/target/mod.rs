@@ -26,6 +26,15 @@ pub use stat::SchedStat;
 
 use crate::{failure::Failure, units::Pid};
 
+/// Whether a process is there and runs a program: one that has ended and was not waited for yet does
+/// not.
+pub fn has_program(pid: Pid) -> bool {
+    match std::fs::read_link(format!("/proc/{pid}/exe")) {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::NotFound && !is_errno(&error, Errno::ESRCH),
+    }
+}
+
 /// What a failed read of one of a process's files means.
 fn failure_of(pid: Pid, error: &io::Error) -> Option<Failure> {
     if error.kind() == io::ErrorKind::NotFound || is_errno(error, Errno::ESRCH) {
