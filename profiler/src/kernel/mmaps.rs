@@ -21,8 +21,8 @@ use rustix::event::epoll;
 
 use crate::units::{Avma, FileOffset, Ktime, Pid};
 
-/// Room for what is told on one CPU until it is taken: some 250 mappings.
-const RING_BYTES: usize = 32 * 1024;
+/// Room for what is told on one CPU until it is taken: some 2,000 mappings.
+const RING_BYTES: usize = 256 * 1024;
 
 /// Every executable mapping that any process makes.
 ///

@@ -124,8 +124,9 @@ impl CodeMap {
         self.due.remove(&pid);
         let read_at = super::clock::now();
         let Ok(mappings) = target::mappings(pid) else {
-            // A process that has ended has none.
-            self.losses.mappings_unread += u64::from(target::by_pid(pid.0).is_ok());
+            // A process that has ended has none. Asked cheaply: short processes end by the thousand
+            // before their mappings can be read.
+            self.losses.mappings_unread += u64::from(target::has_program(pid));
             return;
         };
         let unreadable = self.modules.unreadable();
@@ -177,8 +178,15 @@ impl CodeMap {
             self.note(made);
         }
         if unheard > 0 {
-            let now = Instant::now();
-            self.due.extend(self.processes.keys().map(|&pid| (pid, now)));
+            // Any mapping of any process may have been replaced: the kernel side must not walk by
+            // what was read before.
+            let due = Instant::now();
+            for &pid in self.processes.keys() {
+                if let Some(tables) = &mut self.tables {
+                    tables.remove(pid);
+                }
+                self.due.insert(pid, due);
+            }
         }
     }
 

@@ -55,12 +55,27 @@ pub fn take(events: &mut RingBuf<MapData>, collector: &mut Collector) -> Result<
     Ok(Taken { bytes, all: false })
 }
 
-/// Takes every record there is: for a window that is closed, where their number is finite.
+/// Takes every record that is there, after the end of the window.
+///
+/// No more than a ring buffer of `ring_bytes` can hold at once: processes that are born go on being
+/// told, and a target that forks all the time would tell of more forever.
 ///
 /// # Errors
 /// If the recording cannot be written at all.
-pub fn take_all(events: &mut RingBuf<MapData>, collector: &mut Collector) -> Result<()> {
-    while take_batch(events, collector)? {}
+pub fn take_all(
+    events: &mut RingBuf<MapData>,
+    collector: &mut Collector,
+    ring_bytes: u32,
+) -> Result<()> {
+    /// What the ring buffer puts before each record.
+    const HEADER_BYTES: usize = 8;
+    let mut taken = 0;
+    while taken < ring_bytes as usize
+        && let Some(item) = events.next()
+    {
+        taken += item.len().next_multiple_of(8) + HEADER_BYTES;
+        tolerate(collector.take(&item))?;
+    }
     Ok(())
 }
 

@@ -83,6 +83,9 @@ pub struct Plan {
     pub symbols: SymbolOptions,
 }
 
+/// Threads that make tables at once.
+const TABLE_THREADS: usize = 2;
+
 /// How a recording ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -112,7 +115,10 @@ pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Re
     raise_file_limit();
     let probe = kernel::probe::probe()?;
     let hook = probe.hook(plan.hook)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(TABLE_THREADS)
+        .build()?;
     let outcome = runtime.block_on(watch::watch(plan, &probe, hook, process, launched, stopped));
     // A table that is being made is of no use any more.
     runtime.shutdown_background();

@@ -35,13 +35,18 @@ pub fn request(plan: &Plan, hook: HookPath, pid: Pid) -> Request {
         split_at_exec: !plan.command.is_empty(),
         min_block: plan.min_block,
         hook,
-        ring_bytes: match plan.stack_copies {
-            StackCopies::WhereNeeded => plan.ring_bytes,
-            StackCopies::Always => plan.ring_bytes.max(CHECK_RING_BYTES),
-        },
+        ring_bytes: ring_bytes(plan),
         threads_max: THREADS_MIN.max(threads * THREADS_FACTOR),
         kept_stacks_max: KEPT_STACKS_MIN + threads,
         stack_copies: plan.stack_copies,
         log: plan.bpf_log,
+    }
+}
+
+/// Size of the ring buffer.
+pub fn ring_bytes(plan: &Plan) -> u32 {
+    match plan.stack_copies {
+        StackCopies::WhereNeeded => plan.ring_bytes,
+        StackCopies::Always => plan.ring_bytes.max(CHECK_RING_BYTES),
     }
 }

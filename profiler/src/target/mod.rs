@@ -13,7 +13,7 @@ mod stat;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::{io, os::unix::fs::MetadataExt as _};
 
 pub use cgroup::Throttle;
 pub use describe::describe;
@@ -25,6 +25,24 @@ pub use process::{Process, children, sched_stat, switches, threads};
 pub use stat::SchedStat;
 
 use crate::{failure::Failure, units::Pid};
+
+/// Whether a process is there and runs a program: one that has ended and was not waited for yet does
+/// not.
+pub fn has_program(pid: Pid) -> bool {
+    match std::fs::read_link(format!("/proc/{pid}/exe")) {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::NotFound && !is_errno(&error, Errno::ESRCH),
+    }
+}
+
+/// Whether nobody but this user and root can have written a file.
+pub fn only_we_can_write(file: &std::fs::File) -> bool {
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    file.metadata().is_ok_and(|file| {
+        let ours = [0, nix::unistd::geteuid().as_raw()].contains(&file.uid());
+        ours && file.mode() & WRITABLE_BY_OTHERS == 0
+    })
+}
 
 /// What a failed read of one of a process's files means.
 fn failure_of(pid: Pid, error: &io::Error) -> Option<Failure> {

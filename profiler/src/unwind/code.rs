@@ -15,6 +15,10 @@ use super::{
 };
 use crate::units::{Avma, FileOffset, Svma};
 
+/// Bytes that a section may have to be read: some ten times those of the largest programs. A sparse or
+/// compressed section of a small file can claim to have any number.
+const SECTION_MAX: u64 = 256 << 20;
+
 /// An executable segment of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Segment {
@@ -51,6 +55,10 @@ impl CodeFile {
         let at = |name: &str| Some(Svma(file.section_by_name(name)?.address()));
         let section = |name: &str| -> Option<Section> {
             let section = file.section_by_name(name)?;
+            let range = section.compressed_file_range().ok()?;
+            if range.compressed_size.max(range.uncompressed_size) > SECTION_MAX {
+                return None;
+            }
             let bytes = section.uncompressed_data().ok()?.into_owned().into_boxed_slice();
             (!bytes.is_empty()).then(|| Section { at: Svma(section.address()), bytes })
         };
@@ -190,6 +198,46 @@ mod tests {
         check(&[(0x1000, 0x500, 0x40_1000)], 0x40_1000, 0x1000, 0);
         // Two executable segments.
         check(&[(0, 0x800, 0), (0x3000, 0x800, 0x9000)], 0x7000_9000, 0x3000, 0x7000_0000);
+    }
+
+    /// A sparse file with an `.eh_frame` of so many bytes.
+    fn with_eh_frame(claimed: u64) -> std::fs::File {
+        const NAMES: &[u8] = b"\0.eh_frame\0.names\0";
+        let section = |name: u32, kind: u32, at: u64, bytes: u64| {
+            let mut header = [name.to_le_bytes(), kind.to_le_bytes()].concat();
+            header.extend([0, 0, at, bytes, 0, 1, 0].iter().flat_map(|n: &u64| n.to_le_bytes()));
+            header
+        };
+        let mut bytes = vec![0; 64];
+        bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        bytes[16..24].copy_from_slice(&[3, 0, 62, 0, 1, 0, 0, 0]);
+        bytes[0x28] = 64; // e_shoff
+        bytes[0x34] = 64; // e_ehsize
+        bytes[0x36] = 56; // e_phentsize
+        bytes[0x3a] = 64; // e_shentsize
+        bytes[0x3c] = 3; // e_shnum
+        bytes[0x3e] = 2; // e_shstrndx
+        bytes.extend([0; 64]);
+        bytes.extend(section(1, 1, 0x1000, claimed));
+        bytes.extend(section(11, 3, 256, NAMES.len() as u64));
+        bytes.extend(NAMES);
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &bytes).unwrap();
+        file.set_len(0x1000 + claimed).unwrap();
+        file
+    }
+
+    #[test]
+    fn sections_of_any_size_are_not_read() {
+        let check = |claimed, expected: Option<usize>| {
+            let file = with_eh_frame(claimed);
+            let code = CodeFile::parse(&object::read::ReadCache::new(&file)).unwrap();
+            let read = code.info.eh_frame.as_ref().map(|section| section.bytes.len());
+            assert_eq!(read, expected);
+        };
+        check(4096, Some(4096));
+        check(SECTION_MAX + 1, None);
+        check(1 << 40, None);
     }
 
     #[test]

@@ -110,7 +110,10 @@ impl Modules {
         let bytes = file.as_deref().map(ReadCache::new);
         let bytes = bytes.as_ref();
         let code = bytes.and_then(|bytes| CodeFile::parse(bytes).ok());
-        let identity = code.as_ref().and(bytes).and_then(elf::code_identity);
+        // Others' files could say that they are a file that they are not: what was made of them is
+        // kept for nobody.
+        let is_trusted = file.as_deref().is_some_and(target::only_we_can_write);
+        let identity = code.as_ref().and(bytes).and_then(elf::code_identity).filter(|_| is_trusted);
         let build_id = bytes.and_then(elf::build_id).unwrap_or_default();
         let facts_of_it = Module {
             id: ModuleId(index as u32),

@@ -11,6 +11,7 @@ use super::{
         collect::Collector,
         cost,
         events::{self, tolerate},
+        request::ring_bytes,
         window,
     },
     Run,
@@ -32,16 +33,17 @@ impl Run<'_> {
         throttle: Option<(target::Throttle, Nanos)>,
     ) -> Result<Outcome> {
         let end = window::close(&mut self.programs, self.session.start).await?;
+        let ring_bytes = ring_bytes(self.plan);
         let ring = self.events.get_mut();
-        events::take_all(ring, &mut self.collector)?;
+        events::take_all(ring, &mut self.collector, ring_bytes)?;
         self.collector.forget_roll_call();
         let visited = self.programs.roll_call().and_then(|roll_call| {
             events::take_during(roll_call, ring, &mut self.collector)?;
-            events::take_all(ring, &mut self.collector)?;
+            events::take_all(ring, &mut self.collector, ring_bytes)?;
             match self.programs.sweep()? {
                 Some(sweep) => {
                     events::take_during(sweep, ring, &mut self.collector)?;
-                    events::take_all(ring, &mut self.collector)
+                    events::take_all(ring, &mut self.collector, ring_bytes)
                 }
                 None => Ok(()),
             }
