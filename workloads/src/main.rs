@@ -95,11 +95,8 @@ enum Workload {
         /// What the workload printed
         truth: PathBuf,
     },
-    /// Tells whether the stacks of a report that was made with --check-stacks are whole
+    /// Tells whether the stacks of a report are whole
     Whole {
-        /// The kernel side walks stacks on this kernel
-        #[arg(long)]
-        walks: bool,
         /// A report in JSON
         report: PathBuf,
         /// Functions that have to be in it
@@ -132,7 +129,7 @@ fn run(workload: Workload) -> Result<()> {
         Workload::Tokio => pool::run(),
         Workload::Service { depth } => service::run(depth),
         Workload::Blocks { rate } => blocks::run(rate),
-        Workload::Whole { walks, report, functions } => whole::run(&report, &functions, walks),
+        Workload::Whole { report, functions } => whole::run(&report, &functions),
         Workload::Compare { within, report, truth } => compare::run(&report, &truth, within),
     }
 }
