@@ -61,7 +61,7 @@ pub struct Table {
     /// Code that nothing describes, padding aside.
     pub uncovered: Vec<Range<Svma>>,
     /// The rules for code that no section describes, or none rightly, in order and apart from each other; where there
-    /// is none, [`CfaKind::Uncovered`](profiler_common::table::CfaKind::Uncovered) holds.
+    /// is none, [`CfaKind::Uncovered`] holds.
     pub undescribed: Vec<(Range<Svma>, Rule)>,
     /// What the unwind information has that no rule can say.
     pub unsupported: Census,
