@@ -19,7 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use self::{
-    kernel_side::{Row, Tool},
+    kernel_side::{Load, Row, Tool},
     numbers::{Line, fit},
     recorder::{Attach, Cost},
 };
@@ -112,32 +112,46 @@ pub fn run(plan: &Plan) -> Result<()> {
 
 fn measure(paths: &Paths, plan: &Plan) -> Result<Results> {
     let load_before = read("/proc/loadavg")?;
-    let mut cases =
-        vec![(Tool::EveryWait, USUAL), (Tool::Default, USUAL), (Tool::Offcputime, USUAL)];
-    cases.extend(DEPTHS.map(|depth| (Tool::EveryWait, depth)));
+    let tools = [Tool::EveryWait, Tool::Default, Tool::Offcputime];
+    let mut cases = tools.map(|tool| (tool, Load::Service(USUAL))).to_vec();
+    cases.extend(tools.map(|tool| (tool, Load::Storm)));
+    cases.extend(DEPTHS.map(|depth| (Tool::EveryWait, Load::Service(depth))));
     let measuring = programs::Measuring::begin()?;
     let length = Duration::from_secs(plan.seconds);
     let kernel_side = kernel_side::measure(paths, &cases, plan.rounds, length)?;
     // What follows is about the recorder, and the measuring itself has a cost.
     drop(measuring);
-    let by_depth = kernel_side.iter().filter(|row| row.tool == Tool::EveryWait);
+    let by_depth =
+        kernel_side.iter().filter(|row| row.tool == Tool::EveryWait && row.load != Load::Storm);
     let per_frame = fit(&by_depth.map(|row| (row.frames, row.ns_per_stack)).collect::<Vec<_>>());
     let attach = recorder::attach(paths, plan.rounds)?;
     let recorder = recorder::cost(paths)?;
-    let [every, default, offcputime, ..] = &kernel_side[..] else {
+    let [every, default, offcputime, every_storm, default_storm, offcputime_storm, ..] =
+        &kernel_side[..]
+    else {
         unreachable!("there is a row for each case");
     };
     let mark =
         |what, found: f64, at_most: f64| Mark { what, found, at_most, met: found <= at_most };
     let marks = vec![
         mark(
-            "ns of a wait's stack, by ns of offcputime's",
-            every.ns_per_stack / offcputime.ns_per_stack,
+            "service: ns of a switch with every stack, by ns of offcputime's",
+            every.ns_per_switch / offcputime.ns_per_switch,
             1.0,
         ),
         mark(
-            "ns of a switch with the default --min-block, by ns of offcputime's",
+            "service: ns of a switch with the default --min-block, by ns of offcputime's",
             default.ns_per_switch / offcputime.ns_per_switch,
+            0.15,
+        ),
+        mark(
+            "storm: ns of a switch with every stack, by ns of offcputime's",
+            every_storm.ns_per_switch / offcputime_storm.ns_per_switch,
+            1.0,
+        ),
+        mark(
+            "storm: ns of a switch with the default --min-block, by ns of offcputime's",
+            default_storm.ns_per_switch / offcputime_storm.ns_per_switch,
             0.15,
         ),
         mark("ns a frame", per_frame.slope, 60.0),
@@ -164,16 +178,16 @@ fn print(results: &Results) {
     println!("\nkernel {kernel}, {cpus} x {cpu}, load before {load_before}");
     println!("medians of {rounds} interleaved rounds of {seconds} s, by the kernel's bpf_stats\n");
     println!(
-        "{:<12} {:>5} {:>11} {:>10} {:>10} {:>8} {:>10}",
-        "tool", "depth", "switches/s", "ns/switch", "ns/stack", "frames", "complete"
+        "{:<12} {:<13} {:>11} {:>10} {:>10} {:>8} {:>10}",
+        "tool", "load", "switches/s", "ns/switch", "ns/stack", "frames", "complete"
     );
     for row in &results.kernel_side {
         let unknown = row.tool == Tool::Offcputime;
         let known = |text: String| if unknown { "-".to_owned() } else { text };
         println!(
-            "{:<12} {:>5} {:>11.0} {:>10.0} {:>10.0} {:>8} {:>10}",
+            "{:<12} {:<13} {:>11.0} {:>10.0} {:>10.0} {:>8} {:>10}",
             format!("{:?}", row.tool),
-            row.depth,
+            format!("{:?}", row.load),
             row.switches_per_second,
             row.ns_per_switch,
             row.ns_per_stack,
@@ -181,12 +195,13 @@ fn print(results: &Results) {
             known(format!("{:.2} %", row.complete * 100.0))
         );
     }
-    println!("\nwhere it goes, at depth {USUAL}");
-    for row in results.kernel_side.iter().take(3) {
+    println!("\nwhere it goes");
+    for row in results.kernel_side.iter().take(6) {
         for (name, share) in row.programs.iter().filter(|(_, share)| share.ns_per_switch >= 1.0) {
             println!(
-                "{:<12} {name:<20} {:>7.0} ns/switch = {:>7.0} ns/run x {:.2} runs",
+                "{:<12} {:<13} {name:<15} {:>7.0} ns/switch = {:>7.0} ns/run x {:.2} runs",
                 format!("{:?}", row.tool),
+                format!("{:?}", row.load),
                 share.ns_per_switch,
                 share.ns_per_run,
                 share.runs_per_switch

@@ -40,6 +40,26 @@ pub enum Tool {
     Offcputime,
 }
 
+/// What is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// A Tokio service with this many calls between a handler and its wait. One wait in 17 is an idle
+    /// one of a millisecond.
+    Service(u32),
+    /// Two threads that hand a byte to and fro through pipes: nothing but short waits.
+    Storm,
+}
+
+impl Load {
+    fn words(self) -> Vec<String> {
+        match self {
+            Self::Service(depth) => vec!["service".into(), "--depth".into(), depth.to_string()],
+            Self::Storm => vec!["storm".into()],
+        }
+    }
+}
+
 /// One measurement.
 struct Sample {
     /// Of the target's threads.
@@ -54,8 +74,8 @@ struct Sample {
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     pub tool: Tool,
-    /// What the workload was asked for.
-    pub depth: u32,
+    /// What was recorded.
+    pub load: Load,
     /// The target's context switches a second.
     pub switches_per_second: f64,
     /// Run time of all programs, by the target's switches.
@@ -82,26 +102,27 @@ pub struct Share {
 /// Measures every case once a round, the cases in turns, so that what changes on the machine meets all of them.
 pub fn measure(
     paths: &Paths,
-    cases: &[(Tool, u32)],
+    cases: &[(Tool, Load)],
     rounds: u32,
     length: Duration,
 ) -> Result<Vec<Row>> {
     let mut samples: Vec<Vec<Sample>> = cases.iter().map(|_| Vec::new()).collect();
     for round in 1..=rounds {
-        for ((tool, depth), samples) in cases.iter().zip(&mut samples) {
-            println!("round {round} of {rounds}: {tool:?}, depth {depth}");
-            samples.push(sample(paths, *tool, *depth, length)?);
+        for ((tool, load), samples) in cases.iter().zip(&mut samples) {
+            println!("round {round} of {rounds}: {tool:?}, {load:?}");
+            samples.push(sample(paths, *tool, *load, length)?);
         }
     }
-    let row = |((tool, depth), samples): (&(Tool, u32), &Vec<Sample>)| {
-        summarize(*tool, *depth, samples, length)
+    let row = |((tool, load), samples): (&(Tool, Load), &Vec<Sample>)| {
+        summarize(*tool, *load, samples, length)
     };
     Ok(cases.iter().zip(&samples).map(row).collect())
 }
 
-fn sample(paths: &Paths, tool: Tool, depth: u32, length: Duration) -> Result<Sample> {
-    let depth = depth.to_string();
-    let mut target = Target::start(&paths.workload, &["service", "--depth", &depth], &[])?;
+fn sample(paths: &Paths, tool: Tool, load: Load, length: Duration) -> Result<Sample> {
+    let words = load.words();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut target = Target::start(&paths.workload, &words, &[])?;
     target.go()?;
     let recording = paths.scratch.join("service.stall");
     let mut child = start(paths, tool, target.pid(), SETTLE + length + SPARE, &recording)?;
@@ -175,7 +196,7 @@ fn wait_for_runs(child: &mut Child) -> Result<()> {
     bail!("no program of a tool ran within {} s", BEGIN_LIMIT.as_secs())
 }
 
-fn summarize(tool: Tool, depth: u32, samples: &[Sample], length: Duration) -> Row {
+fn summarize(tool: Tool, load: Load, samples: &[Sample], length: Duration) -> Row {
     let of = |figure: &dyn Fn(&Sample) -> f64| median(samples.iter().map(figure));
     let ns = |sample: &Sample| sample.programs.values().map(|runs| runs.ns).sum::<u64>() as f64;
     let switches = |sample: &Sample| sample.switches as f64;
@@ -194,7 +215,7 @@ fn summarize(tool: Tool, depth: u32, samples: &[Sample], length: Duration) -> Ro
     let names = samples.iter().flat_map(|sample| sample.programs.keys());
     Row {
         tool,
-        depth,
+        load,
         switches_per_second: of(&|sample| switches(sample) / length.as_secs_f64()),
         ns_per_switch: of(&|sample| ns(sample) / switches(sample)),
         ns_per_stack: of(&|sample| ns(sample) / stacks(sample)),
