@@ -1,5 +1,7 @@
 //! What the recorder itself cost.
 
+use std::fs;
+
 use anyhow::{Context as _, Result};
 use nix::sys::{
     resource::{UsageWho, getrusage},
@@ -18,8 +20,17 @@ pub fn observer(usage: &Usage, bpf_measured: bool) -> Result<Observer> {
     let micros = |time: TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
     Ok(Observer {
         cpu: Nanos((micros(own.user_time()) + micros(own.system_time())) * 1000),
-        max_rss_bytes: own.max_rss() as u64 * 1024,
+        max_rss_bytes: max_rss_bytes()?,
         kernel_map_bytes: usage.map_bytes,
         bpf: bpf_measured.then_some(usage.run_time),
     })
+}
+
+/// The most memory that this program had at one time. `getrusage` would count what its process had
+/// before it became this program: as much as whoever started it.
+fn max_rss_bytes() -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status").context("cannot measure the memory")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kib.context("the kernel does not tell the most memory that was used")? * 1024)
 }

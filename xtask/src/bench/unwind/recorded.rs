@@ -1,11 +1,15 @@
 //! What a recording says of the intervals in a span of time.
 
-use std::{collections::HashMap, ops::Range, path::Path, process::Command};
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader},
+    ops::Range,
+    path::Path,
+    process::{Command, Stdio},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-
-use crate::run;
 
 /// The intervals with a user stack that ended in the span.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -39,15 +43,27 @@ enum Line {
 
 /// Reads the recording. `span` is in nanoseconds of the monotonic clock.
 pub fn read(stallscope: &Path, recording: &Path, span: &Range<u64>) -> Result<Recorded> {
-    let events = run::output(Command::new(stallscope).args(["inspect", "events"]).arg(recording))?;
-    parse(&events, span)
+    let mut child = Command::new(stallscope)
+        .args(["inspect", "events"])
+        .arg(recording)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start stallscope")?;
+    // Line by line: what this process once took would count as the memory of what it starts next.
+    let recorded = parse(BufReader::new(child.stdout.take().expect("its stdout is a pipe")), span);
+    let status = child.wait().context("cannot wait for stallscope")?;
+    if !status.success() {
+        bail!("stallscope inspect events failed: {status}");
+    }
+    recorded
 }
 
-fn parse(events: &str, span: &Range<u64>) -> Result<Recorded> {
+fn parse(events: impl BufRead, span: &Range<u64>) -> Result<Recorded> {
     let mut stacks = HashMap::new();
     let mut recorded = Recorded::default();
     for line in events.lines() {
-        let line = serde_json::from_str(line).with_context(|| format!("no event: {line}"))?;
+        let line = line.context("cannot hear stallscope")?;
+        let line = serde_json::from_str(&line).with_context(|| format!("no event: {line}"))?;
         match line {
             Line::UserStack { id, frames, end } => {
                 stacks.insert(id, (frames.len() as u64, end == "Complete"));
@@ -94,7 +110,7 @@ mod tests {
             interval(13, true, "0"),
             interval(20, false, "0"),
         ];
-        let recorded = parse(&events.join("\n"), &(10..20)).unwrap();
+        let recorded = parse(events.join("\n").as_bytes(), &(10..20)).unwrap();
         assert_eq!(
             recorded,
             Recorded { stacks: 2, frames: 4, complete: 1, first_complete: Some(10) }
