@@ -116,6 +116,14 @@ impl Rule {
         Self { cfa, bp: BpKind::Same, bp_offset: 0, cfa_offset: 0 }
     }
 
+    /// The rule as it lies in memory of a little-endian machine.
+    #[inline]
+    pub const fn to_bytes(self) -> [u8; 8] {
+        let Self { cfa, bp, bp_offset, cfa_offset } = self;
+        let ([low, high], [a, b, c, d]) = (bp_offset.to_le_bytes(), cfa_offset.to_le_bytes());
+        [cfa as u8, bp as u8, low, high, a, b, c, d]
+    }
+
     /// `a` and `b` as the [`Rule::cfa_offset`] of [`CfaKind::AtSp`] and [`CfaKind::AtBp`].
     #[inline]
     pub const fn join(a: i16, b: i16) -> i32 {

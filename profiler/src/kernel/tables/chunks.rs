@@ -136,15 +136,6 @@ impl Store for Chunks {
     }
 
     fn rule(&mut self, number: u16, rule: Rule) -> Result<(), MapError> {
-        self.rules.set(number.into(), word(rule), 0)
+        self.rules.set(number.into(), u64::from_le_bytes(rule.to_bytes()), 0)
     }
-}
-
-/// A rule as the eight bytes that it is.
-fn word(rule: Rule) -> u64 {
-    let Rule { cfa, bp, bp_offset, cfa_offset } = rule;
-    let mut bytes = [cfa as u8, bp as u8, 0, 0, 0, 0, 0, 0];
-    bytes[2..4].copy_from_slice(&bp_offset.to_ne_bytes());
-    bytes[4..8].copy_from_slice(&cfa_offset.to_ne_bytes());
-    u64::from_ne_bytes(bytes)
 }

@@ -77,7 +77,7 @@ fn body(table: &Table, identity: &[u8]) -> Vec<u8> {
         body.extend(page.first_row.to_le_bytes());
         body.extend(page.rows.to_le_bytes());
     }
-    body.extend(rules.iter().copied().flat_map(rule_bytes));
+    body.extend(rules.iter().copied().flat_map(Rule::to_bytes));
     for gap in uncovered {
         body.extend(gap.start.0.to_le_bytes());
         body.extend(gap.end.0.to_le_bytes());
@@ -85,7 +85,7 @@ fn body(table: &Table, identity: &[u8]) -> Vec<u8> {
     for (code, rule) in undescribed {
         body.extend(code.start.0.to_le_bytes());
         body.extend(code.end.0.to_le_bytes());
-        body.extend(rule_bytes(*rule));
+        body.extend(rule.to_bytes());
     }
     for row in rows {
         body.extend(row.low().to_le_bytes());
@@ -190,12 +190,6 @@ fn is_sound(table: &Table) -> bool {
         && table.undescribed.is_sorted_by(|(one, _), (next, _)| one.end <= next.start)
         && next == table.rows.len()
         && (table.rows.is_empty() || usize::from(last) < table.rules.len())
-}
-
-fn rule_bytes(rule: Rule) -> [u8; RULE_BYTES] {
-    let Rule { cfa, bp, bp_offset, cfa_offset } = rule;
-    let ([low, high], [a, b, c, d]) = (bp_offset.to_le_bytes(), cfa_offset.to_le_bytes());
-    [cfa as u8, bp as u8, low, high, a, b, c, d]
 }
 
 fn rule(bytes: [u8; RULE_BYTES]) -> Option<Rule> {
