@@ -64,9 +64,9 @@ struct Results {
 }
 
 /// Something that was to be reached.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Mark {
-    what: &'static str,
+    what: String,
     found: f64,
     at_most: f64,
     met: bool,
@@ -131,33 +131,27 @@ fn measure(paths: &Paths, plan: &Plan) -> Result<Results> {
     else {
         unreachable!("there is a row for each case");
     };
-    let mark =
-        |what, found: f64, at_most: f64| Mark { what, found, at_most, met: found <= at_most };
-    let marks = vec![
-        mark(
-            "service: ns of a switch with every stack, by ns of offcputime's",
-            every.ns_per_switch / offcputime.ns_per_switch,
-            1.0,
-        ),
-        mark(
-            "service: ns of a switch with the default --min-block, by ns of offcputime's",
-            default.ns_per_switch / offcputime.ns_per_switch,
-            0.15,
-        ),
-        mark(
-            "storm: ns of a switch with every stack, by ns of offcputime's",
-            every_storm.ns_per_switch / offcputime_storm.ns_per_switch,
-            1.0,
-        ),
-        mark(
-            "storm: ns of a switch with the default --min-block, by ns of offcputime's",
-            default_storm.ns_per_switch / offcputime_storm.ns_per_switch,
-            0.15,
-        ),
+    let mark = |what: &str, found: f64, at_most: f64| Mark {
+        what: what.to_owned(),
+        found,
+        at_most,
+        met: found <= at_most,
+    };
+    let against_offcputime = |load: &str, [every, default, offcputime]: [&Row; 3]| {
+        let share = |row: &Row| row.ns_per_switch / offcputime.ns_per_switch;
+        let what = |tool: &str| format!("{load}: ns of a switch {tool}, by ns of offcputime's");
+        [
+            mark(&what("with every stack"), share(every), 1.0),
+            mark(&what("with the default --min-block"), share(default), 0.15),
+        ]
+    };
+    let mut marks = against_offcputime("service", [every, default, offcputime]).to_vec();
+    marks.extend(against_offcputime("storm", [every_storm, default_storm, offcputime_storm]));
+    marks.extend([
         mark("ns a frame", per_frame.slope, 60.0),
         mark("recorder, CPU at 10,000 blocks a second", recorder.cpu, 0.05),
         mark("recorder, memory in MB", recorder.max_rss_bytes as f64 / 1e6, 100.0),
-    ];
+    ]);
     Ok(Results {
         kernel: read("/proc/sys/kernel/osrelease")?,
         cpu: cpu()?,
