@@ -6,8 +6,11 @@
 //! - [`task`]: every read of a kernel structure.
 //! - [`offcpu`]: the accounting at switch-out, wake-up and switch-in.
 //! - [`capture`]: registers and stacks of a wait.
+//! - [`walk`]: user stacks, by the tables of their files.
+//! - [`chain`]: kernel stacks that were unwound before.
 //! - [`census`]: which threads exist, and what those that sleep are doing.
 //! - [`emit`]: records into the ring buffer.
+//! - [`bounds`]: what the verifier has to be shown.
 
 #![no_std]
 #![no_main]

@@ -87,7 +87,7 @@ fn measure(path: &Path) -> Result<Value> {
         None => println!(" {:>9}", "not kept"),
     }
     Ok(json!({
-        "file": path, "text_bytes": text, "rows": rows, "gimli_rows": gimli_rows,
+        "file": name, "text_bytes": text, "rows": rows, "gimli_rows": gimli_rows,
         "gimli_ns": gimli.as_nanos() as u64, "table_ns": table.as_nanos() as u64,
         "cached_ns": cached.map(|cached| cached.as_nanos() as u64),
     }))
