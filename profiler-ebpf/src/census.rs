@@ -7,7 +7,6 @@ use aya_ebpf::helpers::{
     generated::{bpf_copy_from_user_task, bpf_get_task_stack},
 };
 use profiler_common::{
-    counter::Counter,
     event::{HAS_REGS, Kind},
     stack::KERNEL_FRAMES,
     state::{Phase, TASK_DEAD, ThreadState},
@@ -15,10 +14,28 @@ use profiler_common::{
 
 use crate::{
     capture, emit,
-    maps::{SWEEP_DRAFT, TARGETS, THREADS, When, count, when},
+    maps::{Draft, SLICE_ROOM, SWEEP_DRAFT, TARGETS, THREADS, When, when},
     offcpu,
     task::{self, Task},
 };
+
+/// What an iterator program says of the thread it was shown.
+#[derive(Clone, Copy)]
+#[repr(i32)]
+pub enum Visited {
+    /// The next one, please.
+    Done = 0,
+    /// There was no room in the ring buffer: this one again, later. The kernel ends the `read` that
+    /// drives the iterator with `EAGAIN`, and the next one begins with the same thread.
+    Again = 1,
+}
+
+impl Visited {
+    #[inline(always)]
+    fn if_sent(sent: bool) -> Self {
+        if sent { Self::Done } else { Self::Again }
+    }
+}
 
 /// The task of one step of a task iterator (`struct bpf_iter__task`), null at the end.
 #[inline(always)]
@@ -31,25 +48,11 @@ fn visited(ctx: *mut c_void) -> Option<Task> {
 /// Reports a thread of a watched process, and begins its accounting if it had no event since the
 /// window began: then it does what it did all along.
 ///
-/// The first roll-call also learns which process is meant: the user side enters ids with a start
-/// time of 0.
+/// Before the window nobody needs to be told; that roll-call learns which process is meant: the
+/// user side enters ids with a start time of 0.
 #[inline(always)]
-pub fn roll_call(ctx: *mut c_void) {
-    let Some(task) = visited(ctx) else { return };
-    let id = task.id();
-    let Some(start_time) = TARGETS.get_ptr_mut(&id.tgid) else { return };
-    // SAFETY: a value of a preallocated hash map, a single word that only roll-calls write.
-    unsafe {
-        if *start_time == 0 {
-            *start_time = task.process_start_time();
-        } else if *start_time != task.process_start_time() {
-            return;
-        }
-    }
-    // A thread that ended but was not waited for is still there to be visited.
-    if task.state() & TASK_DEAD != 0 {
-        return;
-    }
+pub fn roll_call(ctx: *mut c_void) -> Visited {
+    let Some(task) = visited(ctx).filter(|task| is_meant(*task)) else { return Visited::Done };
     let phase = if task.on_cpu() {
         Phase::Running
     } else if task.state() == 0 {
@@ -59,34 +62,61 @@ pub fn roll_call(ctx: *mut c_void) {
     };
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    if let When::Within { start_ns } | When::After { start_ns } = when(now_ns)
-        && THREADS.get_ptr(&task.key()).is_none()
+    let start_ns = match when(now_ns) {
+        When::Before => return Visited::Done,
+        When::Within { start_ns } | When::After { start_ns } => start_ns,
+    };
+    if THREADS.get_ptr(&task.key()).is_none()
         && let Some(state) = offcpu::account(task, phase, start_ns, task.switches())
         && state.switches == 0
     {
         state.task_state = task.state();
     }
-    let mut state = ThreadState::first_seen(task.start_time(), phase, id, task.switches());
+    let mut state = ThreadState::first_seen(task.start_time(), phase, task.id(), task.switches());
     state.task_state = task.state();
-    if !emit::thread(Kind::Present, now_ns, task.comm(), &state) {
-        count(Counter::EventsDropped);
+    Visited::if_sent(emit::thread(Kind::Present, now_ns, task.comm(), &state))
+}
+
+/// Whether the thread lives and belongs to the watched process that is meant, which the first
+/// roll-call settles.
+#[inline(always)]
+fn is_meant(task: Task) -> bool {
+    let Some(start_time) = TARGETS.get_ptr_mut(&task.tgid()) else { return false };
+    // SAFETY: a value of a preallocated hash map, a single word that only roll-calls write.
+    unsafe {
+        if *start_time == 0 {
+            *start_time = task.process_start_time();
+        }
+        // A thread that ended but was not waited for is still there to be visited.
+        *start_time == task.process_start_time() && task.state() & TASK_DEAD == 0
     }
 }
 
 /// Reports the registers and stacks of a thread of a watched process that is off-CPU. The reader
 /// decides by the switch counter whether they belong to the wait it knows of.
 #[inline(always)]
-pub fn sweep(ctx: *mut c_void) {
-    let Some(task) = visited(ctx) else { return };
-    if !task.is_watched() || !task.is_of_target() || task.on_cpu() || task.state() == 0 {
-        return;
+pub fn sweep(ctx: *mut c_void) -> Visited {
+    match visited(ctx).filter(|task| sleeps(*task)).and_then(look_at) {
+        Some(draft) => Visited::if_sent(emit::interval(draft, Kind::Swept as u32, ctx)),
+        None => Visited::Done,
     }
-    if task.state() & TASK_DEAD != 0 {
-        return;
-    }
-    let Some(draft) = SWEEP_DRAFT.get_ptr_mut(0) else { return };
+}
+
+/// Whether the thread is one of ours, lives, and is off-CPU of its own will.
+#[inline(always)]
+fn sleeps(task: Task) -> bool {
+    task.is_watched()
+        && task.is_of_target()
+        && !task.on_cpu()
+        && task.state() != 0
+        && task.state() & TASK_DEAD == 0
+}
+
+/// The registers and stacks of a thread that sleeps; none if it moved on meanwhile.
+#[inline(always)]
+fn look_at(task: Task) -> Option<&'static mut Draft<SLICE_ROOM>> {
     // SAFETY: only the sweep uses it, and the reader runs one sweep at a time.
-    let draft = unsafe { &mut *draft };
+    let draft = unsafe { &mut *SWEEP_DRAFT.get_ptr_mut(0)? };
     capture::without_stacks(draft);
     draft.event.tid = task.tid();
     draft.event.tgid = task.tgid();
@@ -109,8 +139,6 @@ pub fn sweep(ctx: *mut c_void) {
             unsafe { bpf_copy_from_user_task(to, bytes as u32, from, task.as_ptr(), 0) == 0 }
         }) as u32;
     }
-    // The counter again: a thread that moved on in between is no use.
-    if task.switches() == draft.event.kernel_switches && !task.on_cpu() {
-        emit::interval(draft, Kind::Swept as u32, ctx);
-    }
+    let still_there = task.switches() == draft.event.kernel_switches && !task.on_cpu();
+    still_there.then_some(draft)
 }

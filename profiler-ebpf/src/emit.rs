@@ -14,9 +14,9 @@ use profiler_common::{
 use crate::maps::{Draft, EVENTS, count};
 
 /// Sends a drafted interval of the given [`Kind`] with as many user frames, and as much of the
-/// user stack, as it holds.
+/// user stack, as it holds; false if there was no room.
 #[inline(always)]
-pub fn interval<const BYTES: usize>(draft: &mut Draft<BYTES>, kind: u32, ctx: *mut c_void) {
+pub fn interval<const BYTES: usize>(draft: &mut Draft<BYTES>, kind: u32, ctx: *mut c_void) -> bool {
     let user_bytes = at_most(draft.event.user_bytes, BYTES - PAGE_BYTES as usize);
     let frames = if user_bytes > 0 {
         USER_FRAMES as u64
@@ -25,13 +25,15 @@ pub fn interval<const BYTES: usize>(draft: &mut Draft<BYTES>, kind: u32, ctx: *m
     };
     let bytes = size_of::<IntervalEvent>() as u64 + 8 * frames + user_bytes;
     draft.event.header = Header { kind, bytes: bytes as u32 };
-    if !send((&raw mut *draft).cast(), bytes) {
+    let sent = send((&raw mut *draft).cast(), bytes);
+    if !sent {
         // The reader misses a swept stack by itself.
         if kind == Kind::Interval as u32 {
             count(Counter::IntervalsDropped);
         }
         debug!(&Ctx(ctx), "ring buffer full: interval of thread {} dropped", draft.event.tid);
     }
+    sent
 }
 
 #[inline(always)]

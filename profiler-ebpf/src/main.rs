@@ -109,16 +109,14 @@ pub fn finish_task_switch_copy(ctx: ProbeContext) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 pub extern "C" fn roll_call(ctx: *mut core::ffi::c_void) -> i32 {
-    census::roll_call(ctx);
-    0
+    census::roll_call(ctx) as i32
 }
 
 /// Every thread of the watched processes that is off-CPU: its registers and stacks.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter.s/task")]
 pub extern "C" fn sweep(ctx: *mut core::ffi::c_void) -> i32 {
-    census::sweep(ctx);
-    0
+    census::sweep(ctx) as i32
 }
 
 #[cfg(not(test))]

@@ -47,15 +47,29 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Pays the visit. Can block on a process whose memory cannot be read now.
+    /// Pays the visit, as far as the ring buffer has room. Can block on a process whose memory
+    /// cannot be read now.
     ///
     /// # Errors
     /// If the kernel breaks it off.
-    pub fn run(mut self) -> io::Result<()> {
+    pub fn go_on(&mut self) -> io::Result<Progress> {
         // Nothing comes through the file: one read runs the program for every thread.
-        let mut nothing = Vec::new();
-        self.file.read_to_end(&mut nothing).map(|_| ())
+        match self.file.read(&mut [0]) {
+            Ok(_) => Ok(Progress::AllVisited),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Progress::NoRoom),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Progress::NoRoom),
+            Err(error) => Err(error),
+        }
     }
+}
+
+/// How far a [`Visit`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// To the end.
+    AllVisited,
+    /// To a thread for which the ring buffer had no room; it is the first to be visited next.
+    NoRoom,
 }
 
 /// `BPF_NOEXIST` of `linux/bpf.h`: enter only what is not there.
@@ -105,8 +119,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Loads and attaches the programs. The first roll-call has been taken: its answers are in the
-    /// ring buffer.
+    /// Loads and attaches the programs.
     ///
     /// # Errors
     /// [`Failure::NotPermitted`] if the kernel refuses.
@@ -184,7 +197,8 @@ impl Programs {
                 Err(error) => return Err(error).context("cannot enter a process to watch"),
             }
         }
-        self.roll_call()?.run()?;
+        // Before the window it tells of no thread, so there is room.
+        self.roll_call()?.go_on()?;
         let mut targets: HashMap<_, u32, u64> = map(&mut self.ebpf, "TARGETS")?;
         for pid in pids {
             if matches!(targets.get(&pid.0, 0), Ok(0)) {

@@ -1,7 +1,7 @@
 //! Taking what the ring buffer holds, also while the kernel visits every thread.
 
 use std::{
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,7 @@ use aya::maps::{MapData, RingBuf};
 
 use super::collect::Collector;
 use crate::{
-    kernel::load::Visit,
+    kernel::load::{Progress, Visit},
     recording::file::WriteError,
     units::{Ktime, Nanos},
 };
@@ -89,19 +89,25 @@ fn take_batch(events: &mut RingBuf<MapData>, collector: &mut Collector) -> Resul
     Ok(true)
 }
 
-/// Pays a visit while taking what it sends: it can be more than the ring buffer holds.
+/// Pays a visit while taking what it sends: it can be more than the ring buffer holds, and then
+/// waits until there is room.
 ///
 /// # Errors
 /// If the visit fails or takes too long, or the recording cannot be written at all.
 pub fn take_during(
-    visit: Visit,
+    mut visit: Visit,
     events: &mut RingBuf<MapData>,
     collector: &mut Collector,
 ) -> Result<()> {
     // A visit that hangs cannot be broken off; its thread is left behind.
     let visitor = thread::Builder::new()
         .name("visit".to_owned())
-        .spawn(move || visit.run())
+        .spawn(move || {
+            while visit.go_on()? == Progress::NoRoom {
+                thread::sleep(VISIT_STEP);
+            }
+            io::Result::Ok(())
+        })
         .context("cannot start a thread")?;
     let begun = Instant::now();
     // While the window is open a target can send faster than this takes: never until it is empty.

@@ -10,11 +10,12 @@ use crate::support::{
 
 const THREADS: usize = 5000;
 
-/// The parked ones sleep from before the window until after it, as in a deadlock.
+/// The parked ones sleep from before the window until after it, as in a deadlock. The ring buffer
+/// holds four of their stacks at once: the kernel's visit waits for the recorder.
 #[test]
 fn five_thousand_sleeping_threads_are_all_there() {
     let mut workload = Workload::start(&["crowd", &THREADS.to_string()]);
-    let observed = observe(&mut workload, &[], Duration::from_secs(2));
+    let observed = observe(&mut workload, &["--ring-size", "64K"], Duration::from_secs(2));
     let report = &observed.report;
     assert_eq!(observed.kernel.len(), THREADS + 1);
     let wall = number(&report.0["window"]["duration_ns"]);
