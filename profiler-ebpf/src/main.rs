@@ -4,6 +4,7 @@
 //! - [`config`]: the read-only globals.
 //! - [`maps`]: every map.
 //! - [`task`]: every read of a kernel structure.
+//! - [`threads`]: where the accounting of a thread is.
 //! - [`offcpu`]: the accounting at switch-out, wake-up and switch-in.
 //! - [`capture`]: registers and stacks of a wait.
 //! - [`walk`]: user stacks, by the tables of their files.
@@ -25,6 +26,7 @@ mod emit;
 mod maps;
 mod offcpu;
 mod task;
+mod threads;
 mod walk;
 
 use aya_ebpf::{

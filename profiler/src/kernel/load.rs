@@ -10,14 +10,14 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, Stack},
     programs::{BtfTracePoint, Iter, KProbe},
     util::nr_cpus,
 };
 use profiler_common::{
     config::{HookPath, Window},
     counter::Counter,
-    state::ThreadState,
+    state::{Slot, ThreadState},
 };
 
 use super::{
@@ -148,6 +148,7 @@ impl Programs {
         let mut window: Array<_, Window> = map(&mut ebpf, "WINDOW")?;
         window.set(0, Window::CLOSED, 0).context("cannot write the window")?;
         let mut programs = Self { ebpf, btf, has_sweep: probe.sleepable_iter };
+        programs.free_slots(0..request.threads_max)?;
         programs.load_iterator("roll_call")?;
         if programs.has_sweep {
             programs.load_iterator("sweep")?;
@@ -246,12 +247,16 @@ impl Programs {
     /// # Errors
     /// If the map cannot be changed.
     pub fn forget_threads(&mut self) -> Result<()> {
-        let mut threads: HashMap<_, u64, ThreadState> = map(&mut self.ebpf, "THREADS")?;
-        let keys: Vec<u64> = threads.keys().collect::<Result<_, _>>()?;
-        for key in keys {
-            threads.remove(&key)?;
+        let mut threads: HashMap<_, u64, u32> = map(&mut self.ebpf, "THREADS")?;
+        let taken: Vec<(u64, u32)> = threads.iter().collect::<Result<_, _>>()?;
+        for (key, _) in &taken {
+            threads.remove(key)?;
         }
-        Ok(())
+        let mut slots: Array<_, Slot> = map(&mut self.ebpf, "SLOTS")?;
+        for (_, slot) in &taken {
+            slots.set(*slot, Slot::default(), 0)?;
+        }
+        self.free_slots(taken.iter().map(|(_, slot)| *slot))
     }
 
     /// Says which instants belong to the window; `None` for none at all.
@@ -290,8 +295,19 @@ impl Programs {
     /// # Errors
     /// If the map cannot be read.
     pub fn threads(&mut self) -> Result<Vec<ThreadState>> {
-        let threads: HashMap<_, u64, ThreadState> = map(&mut self.ebpf, "THREADS")?;
-        threads.iter().map(|entry| entry.map(|(_, state)| state).map_err(Into::into)).collect()
+        let threads: HashMap<_, u64, u32> = map(&mut self.ebpf, "THREADS")?;
+        let taken: Vec<u32> =
+            threads.iter().map(|entry| Ok(entry?.1)).collect::<Result<_, MapError>>()?;
+        let slots: Array<_, Slot> = map(&mut self.ebpf, "SLOTS")?;
+        taken.iter().map(|slot| Ok(slots.get(slot, 0)?.state)).collect()
+    }
+
+    fn free_slots(&mut self, numbers: impl Iterator<Item = u32>) -> Result<()> {
+        let mut free: Stack<_, u32> = map(&mut self.ebpf, "FREE_SLOTS")?;
+        for number in numbers {
+            free.push(number, 0)?;
+        }
+        Ok(())
     }
 
     /// What was lost so far, all CPUs added up.
@@ -385,6 +401,8 @@ pub(super) fn load_object(
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries("EVENTS", request.ring_bytes)
         .map_max_entries("THREADS", request.threads_max)
+        .map_max_entries("SLOTS", request.threads_max)
+        .map_max_entries("FREE_SLOTS", request.threads_max)
         .map_max_entries("PENDING", pending)
         .map_max_entries("FOUND", cpus)
         .map_max_entries("CHAINS", cpus)

@@ -1,0 +1,83 @@
+//! Where the accounting of a thread is.
+//!
+//! A look-up in a hash map is the dearest step of the accounting after the clock, and nearly every
+//! event is of a thread that was met before: a hint says which slot it had, and the slot says
+//! whose it is. The hash map decides for those that have no hint, and between CPUs that meet a
+//! thread at the same time.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use profiler_common::state::ThreadState;
+
+use crate::{
+    bounds::bounded,
+    maps::{FREE_SLOTS, SLOT_HINTS, SLOT_HINTS_MAX, SLOTS, THREADS},
+    task::Task,
+};
+
+/// The accounting of a thread, if it has one.
+#[inline(always)]
+pub fn find(task: Task) -> Option<*mut ThreadState> {
+    let key = task.key();
+    let hint = hint(task.tid())?;
+    // SAFETY: a word of an array map. CPUs that write it at the same time leave one of their
+    // values, and what it says is compared below.
+    if let Some(slot) = SLOTS.get_ptr_mut(unsafe { *hint }) {
+        // SAFETY: a value of an array map; a single word.
+        if unsafe { (*slot).key } == key {
+            // SAFETY: the slot is there.
+            return Some(unsafe { &raw mut (*slot).state });
+        }
+    }
+    // SAFETY: a value of a preallocated hash map, a single word.
+    let number = unsafe { *THREADS.get_ptr(&key)? };
+    // SAFETY: as above.
+    unsafe { *hint = number };
+    let slot = SLOTS.get_ptr_mut(number)?;
+    // SAFETY: the slot is there.
+    Some(unsafe { &raw mut (*slot).state })
+}
+
+/// Begins the accounting of a thread. None if there is no room; that of another CPU if it was
+/// first.
+#[inline(always)]
+pub fn begin(task: Task, state: &ThreadState) -> Option<*mut ThreadState> {
+    let key = task.key();
+    let number = FREE_SLOTS.pop().ok()??;
+    let slot = SLOTS.get_ptr_mut(number)?;
+    // SAFETY: the slot is nobody's.
+    unsafe { (*slot).state = *state };
+    if THREADS.insert(&key, &number, u64::from(BPF_NOEXIST)).is_ok() {
+        // SAFETY: it is this thread's now. Only from here on a hint leads to it.
+        unsafe { (*slot).key = key };
+    } else {
+        let _ = FREE_SLOTS.push(number, 0);
+    }
+    find(task)
+}
+
+/// Ends the accounting of a thread; false if the hash map was busy, and it stays.
+#[inline(always)]
+pub fn end(task: Task) -> bool {
+    let key = task.key();
+    let Some(number) = THREADS.get_ptr(&key) else { return true };
+    // SAFETY: a value of a preallocated hash map, a single word.
+    let number = unsafe { *number };
+    if THREADS.remove(&key).is_err() {
+        return false;
+    }
+    if let Some(slot) = SLOTS.get_ptr_mut(number) {
+        // SAFETY: the slot is this thread's, whose last event this is.
+        unsafe { (*slot).key = 0 };
+        let _ = FREE_SLOTS.push(number, 0);
+    }
+    true
+}
+
+/// Threads of a process mostly have ids in a row, and so hints of their own.
+#[inline(always)]
+fn hint(tid: u32) -> Option<*mut u32> {
+    let hints = SLOT_HINTS.get_ptr_mut(0)?;
+    let at = bounded::<{ SLOT_HINTS_MAX as i32 - 1 }>(u64::from(tid));
+    // SAFETY: there are that many.
+    Some(unsafe { hints.cast::<u32>().add(at as usize) })
+}
