@@ -75,6 +75,9 @@ pub enum Progress {
 /// `BPF_NOEXIST` of `linux/bpf.h`: enter only what is not there.
 const BPF_NOEXIST: u64 = 1;
 
+/// How many times the reader is woken while the ring buffer fills up.
+const RING_MARKS: u32 = 16;
+
 /// What is to be recorded.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -387,6 +390,7 @@ pub(super) fn load_object(
         ("PT_REGS_OFFSET", PT_REGS_OFFSET),
         ("TASK_ON_CPU_BYTES", probe.on_cpu_bytes),
         ("KERNEL_STACK_SKIP", skip),
+        ("RING_MARK_BITS", (request.ring_bytes / RING_MARKS).ilog2()),
         ("COPY_ALWAYS", request.stack_copies as u32),
     ]
     .into_iter()
