@@ -3,7 +3,7 @@
 //! `sched_switch` alone moves the clock for both sides of a switch, so that what one thread loses
 //! the next one gains and the sums agree with the kernel's own, whatever hook takes the stacks.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -334,34 +334,52 @@ pub fn account(
     start_ns: u64,
     switches_before: u64,
 ) -> Option<&'static mut ThreadState> {
+    let known = threads::hinted(task);
+    // SAFETY: a value of an array map. Only events of one thread touch it, and the scheduler orders
+    // those; a wake-up that races is described in `ThreadState::wake`.
+    if let Some(state) = known.map(|state| unsafe { &mut *state })
+        && state.flags & ENDED == 0
+    {
+        return Some(state);
+    }
+    // SAFETY: as above, or null.
+    unsafe { look_up(task.as_ptr(), phase, start_ns, switches_before).as_mut() }
+}
+
+/// [`account`] where there is no hint. A function of its own, so that what is rare does not lie in the
+/// middle of what is not.
+#[inline(never)]
+extern "C" fn look_up(
+    task: *mut c_void,
+    phase: Phase,
+    start_ns: u64,
+    switches_before: u64,
+) -> *mut ThreadState {
+    let task = Task::new(task);
     let known = threads::find(task);
     if let Some(state) = known {
-        // SAFETY: as below.
-        let state = unsafe { &mut *state };
-        if state.flags & ENDED == 0 {
-            return Some(state);
+        // SAFETY: as in `account`.
+        if unsafe { (*state).flags } & ENDED == 0 {
+            return state;
         }
         // What ended had the same place in memory.
         count(Counter::EventsDropped);
     }
     if !task.is_of_target() {
-        return None;
+        return ptr::null_mut();
     }
     let born_ns = task.start_time();
-    let fresh = if born_ns > start_ns {
-        ThreadState::born(born_ns, phase, task.id(), switches_before)
-    } else {
-        ThreadState::first_seen(start_ns, phase, task.id(), switches_before)
-    };
+    let mut fresh = ThreadState::first_seen(start_ns, phase, task.id(), switches_before);
+    if born_ns > start_ns {
+        fresh = ThreadState::born(born_ns, phase, task.id(), switches_before);
+    }
     let Some(state) = known.or_else(|| threads::begin(task, &fresh)) else {
         count(Counter::ThreadsUntracked);
-        return None;
+        return ptr::null_mut();
     };
-    // SAFETY: a value of an array map. Only events of one thread touch it, and the scheduler orders
-    // those; a wake-up that races is described in `ThreadState::wake`.
-    let state = unsafe { &mut *state };
     if known.is_some() {
-        *state = fresh;
+        // SAFETY: as in `account`.
+        unsafe { *state = fresh };
     }
-    Some(state)
+    state
 }

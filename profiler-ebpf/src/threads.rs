@@ -14,27 +14,30 @@ use crate::{
     task::Task,
 };
 
+/// The accounting of a thread, if the hint leads to it.
+#[inline(always)]
+pub fn hinted(task: Task) -> Option<*mut ThreadState> {
+    // SAFETY: a word of an array map. CPUs that write it at the same time leave one of their
+    // values, and what it says is compared below.
+    let slot = SLOTS.get_ptr_mut(unsafe { *hint(task.tid())? })?;
+    // SAFETY: a value of an array map; the key is a single word.
+    unsafe { ((*slot).key == task.key()).then_some(&raw mut (*slot).state) }
+}
+
 /// The accounting of a thread, if it has one.
 #[inline(always)]
 pub fn find(task: Task) -> Option<*mut ThreadState> {
-    let key = task.key();
-    let hint = hint(task.tid())?;
-    // SAFETY: a word of an array map. CPUs that write it at the same time leave one of their
-    // values, and what it says is compared below.
-    if let Some(slot) = SLOTS.get_ptr_mut(unsafe { *hint }) {
-        // SAFETY: a value of an array map; a single word.
-        if unsafe { (*slot).key } == key {
-            // SAFETY: the slot is there.
-            return Some(unsafe { &raw mut (*slot).state });
-        }
+    if let Some(state) = hinted(task) {
+        return Some(state);
     }
     // SAFETY: a value of a preallocated hash map, a single word.
-    let number = unsafe { *THREADS.get_ptr(&key)? };
-    // SAFETY: as above.
-    unsafe { *hint = number };
+    let number = unsafe { *THREADS.get_ptr(&task.key())? };
     let slot = SLOTS.get_ptr_mut(number)?;
-    // SAFETY: the slot is there.
-    Some(unsafe { &raw mut (*slot).state })
+    // SAFETY: as in `hinted`.
+    unsafe {
+        *hint(task.tid())? = number;
+        Some(&raw mut (*slot).state)
+    }
 }
 
 /// Begins the accounting of a thread. None if there is no room; that of another CPU if it was
