@@ -33,11 +33,13 @@ pub fn interval<const BYTES: usize>(draft: &mut Draft<BYTES>, kind: u32, ctx: *m
     draft.event.header = Header { kind, bytes: bytes as u32 };
     let sent = send((&raw mut *draft).cast(), bytes, wake_at_next_mark(bytes));
     if !sent {
-        // The reader misses a swept stack by itself.
+        // The visit comes again for a swept stack.
         if kind == Kind::Interval as u32 {
             count(Counter::IntervalsDropped);
+        } else if kind == Kind::Sample as u32 {
+            count(Counter::SamplesDropped);
         }
-        debug!(&Ctx(ctx), "ring buffer full: interval of thread {} dropped", draft.event.tid);
+        debug!(&Ctx(ctx), "ring buffer full: event of thread {} dropped", draft.event.tid);
     }
     sent
 }

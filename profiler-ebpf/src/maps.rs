@@ -242,6 +242,10 @@ pub static DUE: PerCpuArray<Due> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static DRAFT: PerCpuArray<Draft<SLICE_ROOM>> = PerCpuArray::with_max_entries(1, 0);
 
+/// The same for samples.
+#[map]
+pub static SAMPLE_DRAFT: PerCpuArray<Draft<SLICE_ROOM>> = PerCpuArray::with_max_entries(1, 0);
+
 /// The same, by CPU, where every stack is copied to check the walk. The loader makes room for
 /// each CPU then.
 #[map]
@@ -275,9 +279,9 @@ pub static ROWS: ArrayOfMaps<BtfArray<Chunk, 1>, CHUNKS_MAX> = ArrayOfMaps::new(
 #[map]
 pub static RULES: Array<Rule> = Array::with_max_entries(RULES_MAX as u32, 0);
 
-/// The walk on this CPU.
+/// The walk on this CPU, and that of a sample.
 #[map]
-pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
+pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(2, 0);
 
 /// What was found on each CPU. An array by CPU and not a per-CPU one, whose values are small. The
 /// loader makes room for each CPU.

@@ -11,8 +11,11 @@ use anyhow::{Context as _, Result};
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, Stack},
-    programs::{BtfTracePoint, Iter, KProbe},
-    util::nr_cpus,
+    programs::{
+        BtfTracePoint, Iter, KProbe, PerfEvent,
+        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
+    },
+    util::{nr_cpus, online_cpus},
 };
 use profiler_common::{
     config::{HookPath, Window},
@@ -99,6 +102,8 @@ pub struct Request {
     pub kept_stacks_max: u32,
     /// When user stacks are copied.
     pub stack_copies: StackCopies,
+    /// How many times a second it is looked what each CPU runs; `None` for not at all.
+    pub on_cpu: Option<u32>,
     /// Whether the kernel side writes its debug log.
     pub log: bool,
 }
@@ -176,6 +181,9 @@ impl Programs {
             _ => "sched_switch",
         };
         programs.attach_tracepoint(switch, "sched_switch")?;
+        if let Some(frequency) = request.on_cpu {
+            programs.attach_clock("on_cpu", frequency)?;
+        }
         Ok(programs)
     }
 
@@ -349,6 +357,25 @@ impl Programs {
             .load(tracepoint, &self.btf)
             .and_then(|()| program.attach())
             .with_context(|| format!("cannot attach {name} to the tracepoint {tracepoint}"))?;
+        Ok(())
+    }
+
+    /// Has a program run so many times a second on each CPU.
+    fn attach_clock(&mut self, name: &str, frequency: u32) -> Result<()> {
+        let program: &mut PerfEvent =
+            self.ebpf.program_mut(name).context("no such program")?.try_into()?;
+        program.load().with_context(|| format!("cannot load {name}"))?;
+        let cpus = online_cpus().map_err(|(_, error)| error).context("cannot tell the CPUs")?;
+        for cpu in cpus {
+            program
+                .attach(
+                    PerfEventConfig::Software(SoftwareEvent::CpuClock),
+                    PerfEventScope::AllProcessesOneCpu { cpu },
+                    SamplePolicy::Frequency(frequency.into()),
+                    false,
+                )
+                .with_context(|| format!("cannot attach {name} to the clock of CPU {cpu}"))?;
+        }
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use super::{
     check::Checker,
     clock,
     collect::Collector,
-    events::{self, Taken},
+    events::{self, Taken, tolerate},
     launch::Launched,
     prepare,
     progress::Progress,
@@ -32,7 +32,7 @@ use super::{
 use crate::{
     kernel::{self, Probe, Programs, StackCopies},
     recording::{
-        EndReason, Session,
+        EndReason, Record, Sampling, Session,
         file::{WriteError, Writer},
     },
     target::{self, Process},
@@ -104,6 +104,9 @@ pub async fn watch(
     // is left out. Of a process that is there nothing is, so its session is the first to be written.
     if launched.is_none() {
         run.begin()?;
+    }
+    if let Some(frequency) = plan.on_cpu {
+        tolerate(run.collector.append(Record::Sampling(Sampling { frequency })))?;
     }
     events::take_during(run.programs.roll_call()?, run.events.get_mut(), &mut run.collector)?;
     if hook == HookPath::SwitchOut
