@@ -11,8 +11,8 @@ use std::{fs, path::Path};
 use stallscope::{
     analysis::{
         Report, default_states,
-        report::{Frame, FrameKind, Reason, Role, Site, StackQuality, State},
-        select_states,
+        report::{Frame, FrameKind, Origin, Reason, Role, Site, StackQuality, State},
+        select_states, without_plumbing,
     },
     render::{Format, Style, summary},
 };
@@ -24,13 +24,13 @@ fn rendered(report: &Report, format: Format) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// As the pipeline does: pictures show a choice of states.
+/// As the pipeline does: pictures show a choice of states and no plumbing.
 fn for_format(report: Report, format: Format) -> Report {
-    let states = format.is_picture().then(|| default_states(&report));
-    match states {
-        Some(states) => select_states(report, &states),
-        None => report,
+    if !format.is_picture() {
+        return report;
     }
+    let states = default_states(&report);
+    without_plumbing(select_states(report, &states))
 }
 
 /// inferno's script is not ours, and in a golden file it would hide what is.
@@ -76,7 +76,8 @@ fn named(function: &str, kind: FrameKind) -> Frame {
 }
 
 fn unnamed(module: Option<&str>, address: u64, kind: FrameKind) -> Frame {
-    Frame { function: None, ..frame("", module, address, kind) }
+    let origin = if module.is_some() { Origin::Unknown } else { Origin::Library };
+    Frame { function: None, origin, ..frame("", module, address, kind) }
 }
 
 #[test]
@@ -208,7 +209,7 @@ fn colours_are_only_for_terminals() {
     summary(&starving(), &mut bytes, Style::Terminal).unwrap();
     let coloured = String::from_utf8(bytes).unwrap();
     let plain = rendered(&starving(), Format::Text);
-    assert!(coloured.contains("\x1b[1;31mblocked 60.0 %\x1b[0m"), "{coloured}");
+    assert!(coloured.contains("\x1b[1;31m4 of 4 workers blocked"), "{coloured}");
     assert!(!plain.contains('\x1b'), "{plain}");
     let mut stripped = coloured;
     for escape in ["\x1b[1;31m", "\x1b[1m", "\x1b[2m", "\x1b[0m"] {

@@ -297,7 +297,12 @@ fn a_selection_leaves_what_was_asked_for() {
     let names = sample.names();
     let select = |states: Option<Vec<State>>, pools: &[&str], threads: &[&str]| {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        let selection = Selection { states, pools: owned(pools), threads: owned(threads) };
+        let selection = Selection {
+            states,
+            pools: owned(pools),
+            threads: owned(threads),
+            ..Selection::default()
+        };
         analyze_selected(&sample.recording, &names, &selection)
     };
     let check = |report: &Report, expected: &[(State, u64)]| {
