@@ -94,8 +94,12 @@ impl<'a> Stacks<'a> {
         let frames = walked.frames.iter().rev().flat_map(|frame| &self.place(frame).report);
         let left_out = runtime::plumbing::left_out(&stack.frames);
         let read = frames.zip(left_out.iter().rev()).map(|(frame, left_out)| {
-            let stays = frame.origin == Origin::Plumbing && !left_out;
-            Frame { origin: if stays { Origin::Library } else { frame.origin }, ..frame.clone() }
+            let origin = match (frame.origin, left_out) {
+                (_, true) => Origin::Plumbing,
+                (Origin::Plumbing, false) => Origin::Library,
+                (origin, false) => origin,
+            };
+            Frame { origin, ..frame.clone() }
         });
         read.collect()
     }

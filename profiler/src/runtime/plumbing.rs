@@ -20,7 +20,10 @@ const STD: &[Row] = &[
         &["std::sys", "std::sys_common"],
         &["__rust_begin_short_backtrace", "thread_start", "lang_start", "lang_start_internal"],
     ),
-    (&["std::thread"], &["spawn_unchecked", "spawn_unchecked_", "main", "init"]),
+    (&["std::thread::lifecycle"], &[]),
+    (&["std::thread"], &["spawn_unchecked", "spawn_unchecked_"]),
+    // Closures in the file that has these functions.
+    (&["std"], &["thread"]),
     (&["std::thread::local", "std::thread::LocalKey"], &["with", "try_with"]),
     (&["alloc::boxed", "core::ops::function"], &["call", "call_mut", "call_once"]),
     (
@@ -73,16 +76,22 @@ pub fn is_in(path: &str, (modules, functions): &Row) -> bool {
 
 /// For each frame of a user stack, leaf first, whether it can be left out.
 ///
-/// Plumbing on the leaf side of the last function of the user's is part of how it waits and stays.
-/// Where there is no such function, what the user wrote may have been inlined into the innermost
-/// plumbing: that stays as the caller of what follows.
+/// Where no function of the user's comes after the innermost plumbing, that stays: it is the caller
+/// of what waits, and what the user wrote may have been inlined into it.
 pub fn left_out(frames: &[&Frame]) -> Vec<bool> {
     let is_plumbing = |frame: &&Frame| frame.origin == Origin::Plumbing;
     let own = |frame: &&Frame| matches!(frame.origin, Origin::Own | Origin::Unknown);
-    let innermost = frames.iter().position(own).or_else(|| frames.iter().position(is_plumbing));
-    let start = innermost.map_or(frames.len(), |at| at + 1);
-    let outside = frames.iter().enumerate();
-    outside.map(|(at, frame)| at >= start && is_plumbing(frame)).collect()
+    let innermost = frames.iter().position(is_plumbing);
+    let stays = innermost.filter(|at| !frames[..*at].iter().any(own));
+    let left_out = |at: usize| {
+        // What calls a Rust program's `main` is a shim of that name.
+        let shim = at > 0
+            && frames[at].origin == Origin::Library
+            && frames[at].name.as_deref() == Some("main")
+            && is_plumbing(&frames[at - 1]);
+        shim || (is_plumbing(&frames[at]) && stays != Some(at))
+    };
+    (0..frames.len()).map(left_out).collect()
 }
 
 #[cfg(test)]
@@ -134,9 +143,11 @@ mod tests {
             "(core::pin::Pin<P> as core::future::Future>::poll)",
             "(std::thread::local::LocalKey<T>::with)",
             "orders::load",
+            "futures_executor::local_pool::block_on",
+            "(core::future::poll_fn::PollFn<F> as core::future::Future>::poll)",
             "std::thread::local::LocalKey<T>::with",
-            "std::thread::functions::sleep",
-            "clock_nanosleep",
+            "std::thread::functions::park",
+            "syscall",
         ]);
     }
 
@@ -152,6 +163,14 @@ mod tests {
         check(&["(start_thread)", "tokio::runtime::task::raw::poll", "clock_nanosleep"]);
         check(&["(start_thread)", "?", "clock_nanosleep"]);
         check(&["start_thread"]);
+        check(&[
+            "(start_thread)",
+            "({closure#1}<F, T> @ /rustc/59/library/std/src/thread/lifecycle.rs)",
+            "({closure#0}<F, T> @ /rustc/59/library/std/src/thread/mod.rs)",
+            "{closure#0} @ /srv/orders/src/main.rs",
+            "std::thread::sleep",
+        ]);
+        check(&["main", "handle_order", "read"]);
     }
 
     #[test]
@@ -167,7 +186,7 @@ mod tests {
             "recv",
         ]);
         check(&[
-            "main",
+            "(main)",
             "(std::rt::lang_start::{{closure}})",
             "(core::ops::function::FnOnce::call_once)",
             "<orders::Job as core::ops::function::FnOnce<()>>::call_once",

@@ -3,7 +3,7 @@
 use super::{
     instead,
     page::{Mark, Page, marked},
-    spots::{Spot, spots},
+    spots::spots,
 };
 use crate::{
     analysis::{
@@ -99,11 +99,11 @@ fn by(report: &Report, pool: &Pool) -> Option<String> {
         spots = self::spots(report, own.map(|(at, site)| (at, folded::value_ns(site))));
     }
     let all = spots.iter().map(|spot| spot.ns).sum();
-    let Spot { ns, place, .. } = spots.first()?;
-    let source = place.and_then(names::source);
+    let worst = spots.first()?;
+    let source = worst.place.and_then(names::source);
     let source = source.map_or(String::new(), |source| format!(" ({source})"));
-    let (name, awaited) = (spots[0].short_name(), spots[0].awaited());
-    Some(format!("{} in `{name}` {awaited}{source}", share(*ns, all)))
+    let (name, awaited) = (worst.short_name(), worst.awaited());
+    Some(format!("{} in `{name}` {awaited}{source}", share(worst.ns, all)))
 }
 
 /// The time of each site in several windows.

@@ -1,5 +1,7 @@
 //! When a pool could run nothing, and what held its workers then.
 
+use std::cmp::Reverse;
+
 use super::{
     page::Page,
     spots::spots,
@@ -16,7 +18,7 @@ use crate::{
 /// How many windows of a pool are listed; the JSON has them all.
 const LISTED: usize = 5;
 
-/// How many places are named that held the workers in a window.
+/// How many functions are named that held the workers in a window.
 const HOLDERS: usize = 3;
 
 /// Width of a column of times.
@@ -37,13 +39,21 @@ fn of_pool(report: &Report, pool: &Pool, windows: &[&Starvation], page: &mut Pag
     page.line(&format!("{:>COLUMN$}{:>COLUMN$}{:>COLUMN$}  held by", "onset", "end", "length"));
     for window in windows.iter().take(LISTED) {
         let held = window.sites.iter().copied().zip(window.held_ns.iter().copied());
-        let spots = spots(report, held);
-        let shares = shares(&spots.iter().map(|spot| spot.ns).collect::<Vec<_>>());
-        let named = spots.iter().zip(shares).take(HOLDERS);
+        let mut functions: Vec<(String, u64)> = Vec::new();
+        for spot in spots(report, held) {
+            let name = spot.short_name();
+            match functions.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, ns)) => *ns += spot.ns,
+                None => functions.push((name, spot.ns)),
+            }
+        }
+        functions.sort_by_key(|(_, ns)| Reverse(*ns));
+        let shares = shares(&functions.iter().map(|(_, ns)| *ns).collect::<Vec<_>>());
+        let named = functions.iter().zip(shares).take(HOLDERS);
         let mut holders: Vec<_> =
-            named.map(|(spot, share)| format!("{} {share}", spot.short_name())).collect();
-        if spots.len() > HOLDERS {
-            holders.push(format!("{} more", spots.len() - HOLDERS));
+            named.map(|((name, _), share)| format!("{name} {share}")).collect();
+        if let Some(rest) = functions.len().checked_sub(HOLDERS).filter(|rest| *rest > 0) {
+            holders.push(format!("{rest} more"));
         }
         let [onset, end] = [window.start_ns, window.end_ns].map(offset);
         let length = time(window.end_ns - window.start_ns);
