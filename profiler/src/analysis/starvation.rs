@@ -134,8 +134,10 @@ mod tests {
         line
     }
 
-    /// Windows as `(start, end, workers, [(site, held)])`, in characters of the drawing.
-    fn check(drawing: &[&str], expected: &[(u64, u64, u32, &[(usize, u64)])]) {
+    /// `(start, end, workers, [(site, held)])`, in characters of the drawing.
+    type Drawn<'a> = (u64, u64, u32, &'a [(usize, u64)]);
+
+    fn check(drawing: &[&str], expected: &[Drawn<'_>]) {
         let lines: Vec<_> = drawing.iter().map(|drawing| line(drawing)).collect();
         let found: Vec<_> = windows(&lines, &curve(&lines))
             .into_iter()

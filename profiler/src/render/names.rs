@@ -2,13 +2,14 @@
 
 use crate::{
     analysis::report::{Frame, FrameKind},
-    runtime::names::{closing, normalise, outside_closures},
+    runtime::names::{before_as, closing, normalise, outside_closures},
 };
 
-/// The function without generic arguments, or `[module+0xADDR]` where it has no name.
+/// The function without generic arguments and without the trait that it is of, or `[module+0xADDR]`
+/// where it has no name.
 pub fn name(frame: &Frame) -> String {
     if let Some(function) = &frame.function {
-        return without_arguments(function);
+        return without_trait(&without_arguments(function));
     }
     let module = match (&frame.module, frame.kind) {
         // The file's name says enough in a picture; the JSON has the path.
@@ -42,19 +43,35 @@ pub fn source(frame: &Frame) -> Option<String> {
     Some(frame.line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}")))
 }
 
-/// `a::B<T>::c::<U>` as `a::B::c`; `<a::B<T> as Trait>::c` keeps whose `c` it is.
+/// `<a::B as Trait>::c` as `a::B::c`; what a library has for any type keeps its trait.
+fn without_trait(name: &str) -> String {
+    if let Some(close) = closing(name).filter(|_| name.starts_with('<')) {
+        let type_ = before_as(&name[1..close]);
+        let path = format!("{type_}{}", &name[close + 1..]);
+        let is_path = type_.contains("::") && type_.starts_with(|c: char| c.is_alphabetic());
+        if is_path && !type_.starts_with("dyn ") {
+            return path;
+        }
+    }
+    name.to_owned()
+}
+
+/// `a::B<T>::c::<U>` as `a::B::c`; `<a::B<T> as Trait>::c` as `<a::B as Trait>::c`.
 fn without_arguments(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut rest = name;
     while let Some(c) = rest.chars().next() {
         let operator = out.ends_with("operator") || out.ends_with("operator<");
         let arguments = out.ends_with(|c: char| c.is_alphanumeric() || "_:}".contains(c));
-        if c == '<' && arguments && !operator && !rest.starts_with("<impl ") {
-            if let Some(close) = closing(rest) {
-                out.truncate(out.strip_suffix("::").unwrap_or(&out).len());
-                rest = &rest[close + 1..];
-                continue;
-            }
+        if c == '<'
+            && arguments
+            && !operator
+            && !rest.starts_with("<impl ")
+            && let Some(close) = closing(rest)
+        {
+            out.truncate(out.strip_suffix("::").unwrap_or(&out).len());
+            rest = &rest[close + 1..];
+            continue;
         }
         out.push(c);
         rest = &rest[c.len_utf8()..];
@@ -108,6 +125,21 @@ mod tests {
             kind: FrameKind::Native,
             missing: None,
             origin: Origin::Own,
+        }
+    }
+
+    #[test]
+    fn a_method_is_named_by_its_type() {
+        for (name, expected) in [
+            ("<app::Cart as app::Total>::total", "app::Cart::total"),
+            ("<std::thread::Thread>::park", "std::thread::Thread::park"),
+            ("<app::Svc as tower::Service>::call::{closure#0}", "app::Svc::call::{closure#0}"),
+            ("<F as axum::Handler>::call", "<F as axum::Handler>::call"),
+            ("<&mut app::Db as app::Repo>::load", "<&mut app::Db as app::Repo>::load"),
+            ("<dyn app::Repo as app::Load>::load", "<dyn app::Repo as app::Load>::load"),
+            ("app::load", "app::load"),
+        ] {
+            assert_eq!(without_trait(name), expected);
         }
     }
 

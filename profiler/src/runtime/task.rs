@@ -107,19 +107,15 @@ fn last_segment(name: &str) -> &str {
 /// The first type among the generic arguments of a function that a user or a library made to be
 /// run: the arguments of what only carries it are looked into.
 fn first_type(function: &str) -> Option<&str> {
-    let start = match function.starts_with('<') {
-        // `<Harness<T, S>>::poll`: the arguments are those of the type.
-        true => 1,
-        false => 0,
-    };
-    let list = argument_list(&function[start..])?;
+    // `<Harness<T, S>>::poll`: the arguments are those of the type.
+    let list = argument_list(function.strip_prefix('<').unwrap_or(function))?;
     runnable(first_of(list))
 }
 
 /// What a type runs: itself, or what it carries. A `dyn Future` names only its results.
 fn runnable(type_: &str) -> Option<&str> {
     let type_ = type_.trim().trim_start_matches(['&', '*']).trim_start_matches("mut ");
-    if type_.starts_with("dyn ") || type_.starts_with("fn(") || type_.starts_with("(") {
+    if type_.starts_with("dyn ") || type_.starts_with("fn(") || type_.starts_with('(') {
         return None;
     }
     let path = names::normalise(type_);

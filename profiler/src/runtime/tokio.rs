@@ -137,7 +137,7 @@ const PLUMBING: &[plumbing::Row] = &[
         ],
         &[],
     ),
-    (WORKER, &["run", "run_task", "enter"]),
+    (WORKER, &["enter", "launch", "run", "run_task"]),
     (CURRENT_THREAD, &["block_on", "enter", "run_task"]),
     (&["tokio::task::local"], &["enter", "poll", "run_until", "tick", "with"]),
 ];

@@ -25,34 +25,7 @@ pub fn write(report: &Report, page: &mut Page) {
         return;
     }
     page.heading("Where the time went");
-    let mut rows = Vec::new();
-    for pool in &report.pools {
-        let roles = [Role::Worker, Role::Blocking, Role::Other].map(|role| {
-            let own = pool.threads.iter().filter(move |thread| thread.role == role);
-            (role, own.collect::<Vec<_>>())
-        });
-        let roles = roles.iter().filter(|(_, threads)| !threads.is_empty()).collect::<Vec<_>>();
-        let name = if pool.runtime == "none" { "no runtime" } else { &pool.name };
-        let all = |noun: String| Row {
-            label: format!("{name}, {noun}"),
-            threads: pool.threads.iter().collect(),
-            below: None,
-        };
-        match roles.as_slice() {
-            [(role, threads)] => rows.push(all(noun(*role, threads.len()))),
-            _ => {
-                rows.push(all(format!("{} threads", count(pool.threads.len() as u64))));
-                rows.extend(roles.iter().map(|(role, threads)| Row {
-                    label: format!("  {}", noun(*role, threads.len())),
-                    threads: threads.clone(),
-                    below: None,
-                }));
-            }
-        }
-        if let Some(last) = rows.last_mut() {
-            last.below = notable_short(pool).map(|short| short_advice(report, &short));
-        }
-    }
+    let mut rows: Vec<_> = report.pools.iter().flat_map(|pool| rows_of(report, pool)).collect();
     if report.pools.len() > 1 {
         let threads: Vec<_> = report.pools.iter().flat_map(|pool| &pool.threads).collect();
         let label = format!("all {} threads", count(threads.len() as u64));
@@ -75,6 +48,30 @@ struct Row<'report> {
     label: String,
     threads: Vec<&'report Thread>,
     below: Option<String>,
+}
+
+/// All threads of a pool, and those of each role where it has several.
+fn rows_of<'report>(report: &Report, pool: &'report Pool) -> Vec<Row<'report>> {
+    let name = if pool.runtime == "none" { "no runtime" } else { &pool.name };
+    let of_role = |role| {
+        let threads: Vec<_> = pool.threads.iter().filter(|thread| thread.role == role).collect();
+        Row { label: noun(role, threads.len()), threads, below: None }
+    };
+    let mut rows: Vec<_> = [Role::Worker, Role::Blocking, Role::Other].map(of_role).into();
+    rows.retain(|row| !row.threads.is_empty());
+    if let [only] = rows.as_mut_slice() {
+        only.label = format!("{name}, {}", only.label);
+    } else {
+        for row in &mut rows {
+            row.label.insert_str(0, "  ");
+        }
+        let label = format!("{name}, {} threads", count(pool.threads.len() as u64));
+        rows.insert(0, Row { label, threads: pool.threads.iter().collect(), below: None });
+    }
+    if let Some(last) = rows.last_mut() {
+        last.below = notable_short(pool).map(|short| short_advice(report, &short));
+    }
+    rows
 }
 
 /// The shares, which add up, and what they are shares of.

@@ -120,10 +120,8 @@ fn waits(spot: &Spot<'_>, told: Told) -> String {
         (_, stacks) => format!(" in {stacks} stacks, max {}", time(max_ns)),
     };
     let notable = runnable_ns * NOTABLE > spot.ns && site.state != State::Runnable;
-    let then = match notable {
-        true => format!("; then {} on the run queue", time(runnable_ns)),
-        false => String::new(),
-    };
+    let after = || format!("; then {} on the run queue", time(runnable_ns));
+    let then = if notable { after() } else { String::new() };
     format!("{state}{}{reason}, {} times{lengths}{then}", spot.awaited(), count(times))
 }
 

@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// Windows count from this part of the recording on: a hundredth.
+const STARVED: u64 = 100;
+
 /// Writes the answer in a sentence a pool.
 pub fn headline(report: &Report, page: &mut Page) {
     let mut blocked = blocked_pools(report).peekable();
@@ -61,43 +64,57 @@ pub fn blocked_pools(report: &Report) -> impl Iterator<Item = &Pool> {
     report.pools.iter().filter(|pool| blocked_ns(pool) > 0)
 }
 
-/// How long the pool could run nothing; where it always could, how close it came.
+/// How long the pool could run nothing; where it nearly always could, how much it was blocked.
 fn extent(report: &Report, pool: &Pool) -> String {
     let windows = windows(report, pool);
-    if let Some(longest) = windows.first() {
-        let total = windows.iter().map(|window| window.end_ns - window.start_ns).sum();
-        let plural = if windows.len() == 1 { "" } else { "s" };
-        let number = count(windows.len() as u64);
-        let all = longest.workers;
-        let total = time(total);
-        return format!("{all} of {all} workers blocked for {total} in {number} window{plural}");
-    }
     let part = blocked_ns(pool);
-    if report.quality.unfinished {
+    if windows.is_empty() && report.quality.unfinished {
         // Where nobody closed the accounts, what the workers did otherwise is not known.
         return format!("workers blocked for at least {}", time(part));
     }
     let whole = workers(pool).map(|thread| thread.wall_ns).sum();
-    let most = pool.blocked_curve.iter().map(|(_, blocked, _)| *blocked).max().unwrap_or(0);
     let share = share(part, whole);
-    match pool.workers {
-        0 | 1 => format!("its worker blocked {share} of its time, never for a millisecond"),
-        all => format!("workers blocked {share} of their time, at most {most} of {all} at once"),
+    let Some(longest) = windows.first() else {
+        let most = pool.blocked_curve.iter().map(|(_, blocked, _)| *blocked).max().unwrap_or(0);
+        return match pool.workers {
+            0 | 1 => format!("its worker blocked {share} of its time, never for a millisecond"),
+            all => {
+                format!("workers blocked {share} of their time, at most {most} of {all} at once")
+            }
+        };
+    };
+    let plural = if windows.len() == 1 { "" } else { "s" };
+    let number = count(windows.len() as u64);
+    let (all, total) = (longest.workers, time(length(&windows)));
+    if is_starved(report, &windows) {
+        return format!("{all} of {all} workers blocked for {total} in {number} window{plural}");
     }
+    let at_once = format!("all {all} at once for {total} in {number} window{plural}");
+    format!("workers blocked {share} of their time, {at_once}")
 }
 
-/// What held most of the workers: in the windows, or else at any time.
+/// Whether windows are what a pool suffers from: shorter ones are an accident of its workers being
+/// blocked one by one.
+fn is_starved(report: &Report, windows: &[&Starvation]) -> bool {
+    length(windows) * STARVED > report.window.duration_ns
+}
+
+fn length(windows: &[&Starvation]) -> u64 {
+    windows.iter().map(|window| window.end_ns - window.start_ns).sum()
+}
+
+/// What held most of the workers: in the windows if these count, or else at any time.
 fn by(report: &Report, pool: &Pool) -> Option<String> {
     let windows = windows(report, pool);
-    let held = windows.iter().flat_map(|w| w.sites.iter().copied().zip(w.held_ns.iter().copied()));
-    let mut spots = spots(report, sum_by_site(held));
-    if spots.is_empty() {
+    let spots = if is_starved(report, &windows) {
+        let held = windows.iter().flat_map(|window| window.sites.iter().zip(&window.held_ns));
+        spots(report, sum_by_site(held.map(|(site, ns)| (*site, *ns))))
+    } else {
+        let of_pool = (pool.id, State::Blocked, Role::Worker);
         let sites = report.sites.iter().enumerate();
-        let own = sites.filter(|(_, site)| {
-            (site.pool, site.state, site.role) == (pool.id, State::Blocked, Role::Worker)
-        });
-        spots = self::spots(report, own.map(|(at, site)| (at, folded::value_ns(site))));
-    }
+        let own = sites.filter(|(_, site)| (site.pool, site.state, site.role) == of_pool);
+        spots(report, own.map(|(at, site)| (at, folded::value_ns(site))))
+    };
     let all = spots.iter().map(|spot| spot.ns).sum();
     let worst = spots.first()?;
     let source = worst.place.and_then(names::source);
@@ -107,7 +124,7 @@ fn by(report: &Report, pool: &Pool) -> Option<String> {
 }
 
 /// The time of each site in several windows.
-pub fn sum_by_site(held: impl Iterator<Item = (usize, u64)>) -> Vec<(usize, u64)> {
+fn sum_by_site(held: impl Iterator<Item = (usize, u64)>) -> Vec<(usize, u64)> {
     let mut sums = std::collections::BTreeMap::new();
     for (site, ns) in held {
         *sums.entry(site).or_default() += ns;
