@@ -235,6 +235,10 @@ pub struct SelectArgs {
     /// Only threads of this name or id; may be repeated.
     #[arg(long, value_name = "NAME|TID")]
     pub thread: Vec<String>,
+
+    /// Keep in pictures what leads to the code that runs: the start of a thread, the runtime's loop.
+    #[arg(long)]
+    pub full_stacks: bool,
 }
 
 impl SelectArgs {
@@ -244,6 +248,7 @@ impl SelectArgs {
             states: (!self.state.is_empty()).then(|| self.state.clone()),
             pools: self.pool.clone(),
             threads: self.thread.clone(),
+            full_stacks: self.full_stacks,
         }
     }
 }
