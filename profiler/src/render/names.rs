@@ -2,7 +2,7 @@
 
 use crate::{
     analysis::report::{Frame, FrameKind},
-    runtime::names::{before_as, closing, normalise, outside_closures},
+    runtime::names::{before_as, closing, is_of_any_type, normalise, outside_closures},
 };
 
 /// The function without generic arguments and without the trait that it is of, or `[module+0xADDR]`
@@ -24,11 +24,24 @@ pub fn name(frame: &Frame) -> String {
 /// The end of a function's path, which is what people call it: `db::load`, `Cart::total`.
 pub fn short_name(frame: &Frame) -> String {
     let Some(function) = &frame.function else { return name(frame) };
-    let path = normalise(function);
+    // What a library has for any type `F` is known by its trait.
+    let path = match trait_of_any_type(function) {
+        Some(of_trait) => normalise(&of_trait),
+        None => normalise(function),
+    };
     let path = outside_closures(&path);
     let mut ends = path.rmatch_indices("::").map(|(at, _)| at + 2);
     let start = ends.nth(1).unwrap_or(0);
     path[start..].to_owned()
+}
+
+/// `<F as a::Trait>::c` as `a::Trait::c`.
+fn trait_of_any_type(function: &str) -> Option<String> {
+    let close = closing(function).filter(|_| function.starts_with('<'))?;
+    let inner = &function[1..close];
+    let of_trait = inner[before_as(inner).len()..].strip_prefix(" as ")?;
+    let any = is_of_any_type(&normalise(function));
+    any.then(|| format!("{of_trait}{}", &function[close + 1..]))
 }
 
 /// Where the source is, as it is found in a checkout: an absolute path begins with the folder of its
@@ -151,6 +164,7 @@ mod tests {
         check("orders::db::load", "db::load");
         check("orders::db::load::{{closure}}", "db::load");
         check("<orders::cart::Cart<Vec<Item>> as orders::Total>::total", "Cart::total");
+        check("<F as axum::handler::Handler<(M, T), S>>::call::{{closure}}", "Handler::call");
         check("load", "load");
         let check = |file: &str, expected: &str| {
             assert_eq!(source(&frame("f", Some(file))).as_deref(), Some(expected));

@@ -42,7 +42,7 @@ pub fn name(frames: &[&Frame], job: Job, carriers: Carriers) -> Option<String> {
     }
     let outermost = called().find(|frame| {
         let path = frame.path.as_deref().unwrap_or_default();
-        frame.origin == Origin::Library && names::is_user(path) && !names::is_of_any_type(path)
+        frame.origin == Origin::Library && names::is_user_code(path) && !names::is_of_any_type(path)
     });
     outermost.map(|frame| of_frame(frame, job))
 }

@@ -58,7 +58,7 @@ fn of_pool(report: &Report, pool: &Pool, windows: &[&Starvation], page: &mut Pag
         let [onset, end] = [window.start_ns, window.end_ns].map(offset);
         let length = time(window.end_ns - window.start_ns);
         let times = format!("{onset:>COLUMN$}{end:>COLUMN$}{length:>COLUMN$}");
-        page.line(format!("{times}  {}", holders.join(", ")).trim_end());
+        page.prose(&format!("{times}  "), &holders.join(", "));
     }
     if let Some(rest) = windows.get(LISTED..).filter(|rest| !rest.is_empty()) {
         let ns = rest.iter().map(|window| window.end_ns - window.start_ns).sum();

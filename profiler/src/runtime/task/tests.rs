@@ -89,6 +89,8 @@ fn without_arguments_the_outermost_function_of_the_users_names_the_task() {
     let none = [&[HARNESS], &server[..], &[SLEEP]].concat();
     let connection = "hyper_util::server::conn::auto::UpgradeableConnection";
     check(&none, Job::Future, Some(connection));
+    // What only waits for its caller is no task.
+    check(&[HARNESS, ("parking_lot::raw_mutex::RawMutex::lock_slow", None)], Job::Future, None);
     // Line tables name inlined functions without their path.
     let inlined = ("{closure#0}", Some("/home/dev/orders/src/load.rs"));
     check(&[HARNESS, inlined, SLEEP], Job::Closure, Some("closure in orders::load"));
