@@ -10,7 +10,7 @@ use clap::{
 };
 
 use crate::{
-    analysis::{Selection, report::State},
+    analysis::{LongPoll, Selection, report::State},
     demo, doctor,
     failure::EXIT_CODES,
     inspect,
@@ -109,6 +109,12 @@ pub struct RecordArgs {
     #[arg(long, value_name = "SIZE", default_value = RING_SIZE, value_parser = values::bytes)]
     pub ring_size: u64,
 
+    /// Also look what runs, so many times a second on each CPU: names long polls that compute.
+    ///
+    /// 99 is usual. It takes stacks of the target's threads while they run.
+    #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub on_cpu: Option<u32>,
+
     /// Measure what the kernel programs themselves cost.
     #[arg(long)]
     pub bpf_stats: bool,
@@ -141,6 +147,7 @@ impl RecordArgs {
             max_size: None,
             symbols: SymbolArgs::default(),
             ring_size: values::bytes(RING_SIZE).expect("the default is valid"),
+            on_cpu: None,
             bpf_stats: false,
             bpf_log: false,
             check_stacks: false,
@@ -229,6 +236,10 @@ pub struct SelectArgs {
     #[arg(long, value_name = "NAME|TID")]
     pub thread: Vec<String>,
 
+    /// Count polls that hold a worker for this long, on the CPU or waiting [default: 10ms].
+    #[arg(long, value_name = "TIME", value_parser = values::nanos)]
+    pub long_poll: Option<Nanos>,
+
     /// Keep in pictures what leads to the code that runs: the start of a thread, the runtime's loop.
     #[arg(long)]
     pub full_stacks: bool,
@@ -241,6 +252,7 @@ impl SelectArgs {
             states: (!self.state.is_empty()).then(|| self.state.clone()),
             pools: self.pool.clone(),
             threads: self.thread.clone(),
+            long_poll: self.long_poll.map(LongPoll).unwrap_or_default(),
             full_stacks: self.full_stacks,
         }
     }
