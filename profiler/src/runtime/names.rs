@@ -74,14 +74,14 @@ pub fn is_user_code(path: &str) -> bool {
 /// `tokio-1.54.1/src/runtime/park.rs` is the source of `tokio::runtime::park`. A package that was
 /// not published may have another name than its folder.
 fn source_module(file: &str) -> Option<String> {
-    let (before, _) = file.rsplit_once("/src/")?;
+    let (before, _) = file.strip_suffix(".rs")?.rsplit_once("/src/")?;
     let directory = before.rsplit('/').next()?;
     let mut module = published(directory).unwrap_or(directory).replace('-', "_");
     if let Some(path) = module_path(file) {
         module.push_str("::");
         module.push_str(&path);
     }
-    file.ends_with(".rs").then_some(module)
+    Some(module)
 }
 
 /// The module that a source file is: with its crate where the file's place tells that for certain,

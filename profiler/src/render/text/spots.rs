@@ -88,14 +88,14 @@ fn places(site: &Site) -> (Option<&Frame>, Option<&Frame>) {
     let user = || site.frames.iter().filter(|frame| frame.kind != FrameKind::Kernel);
     let place = user()
         .rfind(|frame| frame.origin == Origin::Unknown)
-        .or_else(|| user().rfind(calls_user_code))
+        .or_else(|| user().rfind(|frame| calls_user_code(frame)))
         .or_else(|| user().rfind(|frame| frame.function.is_some()))
         .or_else(|| user().next_back())
         .or_else(|| site.frames.last());
     (place, None)
 }
 
-fn calls_user_code(frame: &&Frame) -> bool {
+fn calls_user_code(frame: &Frame) -> bool {
     frame.function.as_deref().is_some_and(|function| is_user_code(&normalise(function)))
 }
 
