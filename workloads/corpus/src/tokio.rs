@@ -1,0 +1,234 @@
+//! Tokio 1.x: every flavour, every wait, every way of having nothing to do.
+
+mod truth;
+mod waits;
+
+use std::{future::Future, pin::Pin};
+
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    task::{self, LocalSet},
+};
+use truth::{muster, Truth};
+use waits::{Wait, LENGTH, SLEEP};
+
+const WORKERS: usize = 3;
+const POOL: &str = "tokio/only";
+const WORKER: Truth = Truth::idle(POOL, "worker");
+const BLOCKING: Truth = Truth::idle(POOL, "blocking");
+/// The thread that called `block_on` of a runtime with workers.
+const CALLER: Truth = Truth::idle(POOL, "other");
+
+fn main() {
+    waits::start_name_server();
+    match std::env::args().nth(1).as_deref() {
+        Some("multi-thread") => multi_thread(),
+        Some("current-thread") => current_thread(false),
+        // The future that is given to `block_on` is no better a place to wait.
+        Some("given-future") => current_thread(true),
+        Some("local-set") => local_set(),
+        Some("in-place") => in_place(),
+        Some("two") => two(),
+        Some("shutdown") => shutdown(),
+        other => panic!("no flavour {other:?}"),
+    }
+    truth::finish();
+}
+
+async fn handle(wait: &'static Wait) {
+    WORKER.in_task("async fn corpus_tokio::handle").waits("blocked", wait).declare();
+    (wait.wait)();
+    WORKER.declare();
+}
+
+/// As those are spawned that are stored with others: where a future's type is known, its poll is
+/// inlined into Tokio's, and nothing on the stack tells its name.
+fn spawned(wait: &'static Wait) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(handle(wait))
+}
+
+fn on_blocking_thread(wait: &'static Wait) -> impl Future<Output = ()> {
+    let done = task::spawn_blocking(move || job(wait));
+    async { done.await.unwrap() }
+}
+
+#[inline(never)]
+fn job(wait: &'static Wait) {
+    // A thread that may wait may wait for a future.
+    let label = wait.label.filter(|label| *label != "sync-over-async");
+    let wait = &Wait { label, ..*wait };
+    BLOCKING.in_task("corpus_tokio::job").waits("allowed", wait).declare();
+    (wait.wait)();
+    BLOCKING.declare();
+}
+
+fn block_on_blocking_thread() -> impl Future<Output = ()> {
+    let handle = Handle::current();
+    let done = task::spawn_blocking(move || block_on_job(&handle));
+    async { done.await.unwrap() }
+}
+
+#[inline(never)]
+fn block_on_job(handle: &Handle) {
+    const PARKED: Wait = Wait { reason: "futex", label: None, wait: || () };
+    BLOCKING.in_task("corpus_tokio::block_on_job").waits("allowed", &PARKED).declare();
+    block_on(handle);
+    BLOCKING.declare();
+}
+
+#[cfg(feature = "handle-block-on")]
+fn block_on(handle: &Handle) {
+    handle.block_on(waits::Later::new());
+}
+
+#[cfg(not(feature = "handle-block-on"))]
+fn block_on(_: &Handle) {
+    futures_executor::block_on(waits::Later::new());
+}
+
+fn workers(name: Option<&str>, workers: usize) -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(name) = name {
+        builder.thread_name(name);
+    }
+    builder.worker_threads(workers).enable_all().build().unwrap()
+}
+
+fn muster_workers(runtime: &Handle, workers: usize, truth: Truth) {
+    muster(workers, truth, |say| drop(runtime.spawn(async move { say() })));
+}
+
+fn multi_thread() {
+    let runtime = workers(None, WORKERS);
+    muster_workers(runtime.handle(), WORKERS, WORKER);
+    truth::ready();
+    CALLER.declare();
+    runtime.block_on(async {
+        for wait in waits::ALL {
+            task::spawn(spawned(wait)).await.unwrap();
+        }
+        for wait in waits::ALL {
+            on_blocking_thread(wait).await;
+        }
+        block_on_blocking_thread().await;
+        Truth { state: "allowed", ..CALLER }.waits("allowed", &SLEEP).declare();
+        (SLEEP.wait)();
+        CALLER.declare();
+        tokio::time::sleep(LENGTH).await;
+    });
+}
+
+fn current_thread(itself: bool) {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    truth::ready();
+    WORKER.declare();
+    let given: Pin<Box<dyn Future<Output = ()>>> = Box::pin(on_this_thread(itself));
+    runtime.block_on(given);
+}
+
+async fn on_this_thread(itself: bool) {
+    for wait in waits::ALL {
+        if itself {
+            let truth = WORKER.in_task("async fn corpus_tokio::on_this_thread");
+            truth.waits("blocked", wait).declare();
+            (wait.wait)();
+            WORKER.declare();
+        } else {
+            task::spawn(spawned(wait)).await.unwrap();
+        }
+    }
+    on_blocking_thread(&SLEEP).await;
+    tokio::time::sleep(LENGTH).await;
+}
+
+fn local_set() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    truth::ready();
+    WORKER.declare();
+    LocalSet::new().block_on(&runtime, async {
+        for wait in waits::ALL {
+            task::spawn_local(spawned(wait)).await.unwrap();
+        }
+        on_blocking_thread(&SLEEP).await;
+        tokio::time::sleep(LENGTH).await;
+    });
+}
+
+/// Workers that give their core to another thread.
+fn in_place() {
+    let runtime = workers(None, WORKERS);
+    muster_workers(runtime.handle(), WORKERS, WORKER);
+    truth::ready();
+    CALLER.declare();
+    runtime.block_on(async {
+        for wait in waits::ALL {
+            task::spawn(Box::pin(gives_way(wait)) as Pin<Box<dyn Future<Output = ()> + Send>>)
+                .await
+                .unwrap();
+        }
+        tokio::time::sleep(LENGTH).await;
+    });
+}
+
+async fn gives_way(wait: &'static Wait) {
+    const PARKED: Wait = Wait { reason: "futex", label: Some("sync-over-async"), wait: || () };
+    let truth = BLOCKING.in_task("async fn corpus_tokio::gives_way");
+    let handle = Handle::current();
+    task::block_in_place(|| {
+        // Another thread is a worker now.
+        muster_workers(&handle, WORKERS, WORKER);
+        truth.waits("allowed", wait).declare();
+        (wait.wait)();
+        truth.waits("allowed", &PARKED).declare();
+        block_on(&handle);
+    });
+    // Without its core it goes on as a thread of the blocking pool.
+    BLOCKING.declare();
+}
+
+/// Two runtimes with workers in one process.
+fn two() {
+    const ALPHA: Truth = Truth::idle("tokio/alpha", "worker");
+    const BETA: Truth = Truth::idle("tokio/beta", "worker");
+    let alpha = workers(Some("alpha"), 2);
+    let beta = workers(Some("beta"), 2);
+    muster_workers(alpha.handle(), 2, ALPHA);
+    muster_workers(beta.handle(), 2, BETA);
+    truth::ready();
+    Truth::plain("futex", Some("channel")).declare();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    for wait in waits::ALL.iter().take(3) {
+        for (runtime, idle) in [(&alpha, ALPHA), (&beta, BETA)] {
+            let sender = sender.clone();
+            let task: Pin<Box<dyn Future<Output = ()> + Send>> =
+                Box::pin(one_of_two(wait, idle, sender));
+            runtime.spawn(task);
+            receiver.recv().unwrap();
+        }
+    }
+    // They do not end.
+    std::mem::forget((alpha, beta));
+}
+
+async fn one_of_two(wait: &'static Wait, idle: Truth, done: std::sync::mpsc::Sender<()>) {
+    idle.in_task("async fn corpus_tokio::one_of_two").waits("blocked", wait).declare();
+    (wait.wait)();
+    idle.declare();
+    // Both the driver's thread and the other one have nothing to do for a while.
+    tokio::time::sleep(LENGTH).await;
+    done.send(()).unwrap();
+}
+
+/// A runtime that ends while one of its threads is still at work.
+fn shutdown() {
+    let runtime = workers(None, WORKERS);
+    muster_workers(runtime.handle(), WORKERS, WORKER);
+    truth::ready();
+    CALLER.declare();
+    runtime.block_on(async {
+        tokio::time::sleep(LENGTH).await;
+        drop(on_blocking_thread(&SLEEP));
+        task::spawn(spawned(&SLEEP));
+    });
+    drop(runtime);
+}
