@@ -158,6 +158,12 @@ fn read_one(view: &View<'_>) -> Option<Reading> {
     for (at, frame) in stack.frames.iter().enumerate() {
         let Some(mark) = mark(frame) else { continue };
         match mark {
+            // Inside a task Tokio refuses to park the thread, unless it may wait: `block_in_place`
+            // itself can be inlined.
+            Mark::RunTask if passed.thread_park.is_some() => {
+                passed.in_place = true;
+                return Some(decide(mark, at, view, stack, &passed));
+            }
             Mark::Poll => passed.poll = Some(at),
             Mark::Driver => passed.driver |= passed.poll.is_none(),
             Mark::BlockInPlace => passed.in_place = true,
@@ -296,7 +302,7 @@ fn has_user_frame(frames: &[&Frame]) -> bool {
 /// The outermost function of the user's that the function at `from` called.
 fn task(stack: &Stack<'_>, from: usize, job: Job) -> Option<String> {
     let below = stack.frames[..from].iter().rev().filter_map(|frame| frame.path.as_deref());
-    let outermost = below.into_iter().find(|path| names::is_user(path));
+    let outermost = below.into_iter().find(|path| names::is_user_code(path));
     if let Some(path) = outermost {
         return Some(names::readable(path, job));
     }

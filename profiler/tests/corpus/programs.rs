@@ -15,43 +15,106 @@ pub struct Program {
     binary: &'static str,
     /// Settings of its release profile.
     profile: &'static [(&'static str, &'static str)],
+    /// So much is inlined that labels can be missing, and that a future which a runtime polls itself
+    /// cannot be told from the function that called the runtime.
+    pub inlined: bool,
     pub flavours: &'static [Flavour],
 }
 
-/// A flavour, and the reasons for which threads with nothing to do must be seen to wait: by role.
-pub type Flavour = (&'static str, &'static [(&'static str, &'static str)]);
+/// What a program can be told to be.
+pub struct Flavour {
+    pub name: &'static str,
+    /// For which reasons threads with nothing to do must be seen to wait, by role.
+    pub idle: &'static [(&'static str, &'static str)],
+}
 
-const TOKIO: &[Flavour] = &[
-    (
-        "multi-thread",
-        &[("worker", "futex"), ("worker", "poll"), ("blocking", "futex"), ("other", "futex")],
-    ),
-    ("current-thread", &[("worker", "poll"), ("blocking", "futex")]),
-    ("given-future", &[("worker", "poll"), ("blocking", "futex")]),
-    ("local-set", &[("worker", "poll"), ("blocking", "futex")]),
-    ("in-place", &[("worker", "futex"), ("worker", "poll"), ("blocking", "futex")]),
-    ("two", &[("worker", "futex"), ("worker", "poll")]),
-    ("shutdown", &[("other", "futex")]),
-];
+const fn flavour(name: &'static str, idle: &'static [(&'static str, &'static str)]) -> Flavour {
+    Flavour { name, idle }
+}
+
+const MULTI_THREAD: Flavour = flavour(
+    "multi-thread",
+    &[("worker", "futex"), ("worker", "poll"), ("blocking", "futex"), ("other", "futex")],
+);
+const CURRENT_THREAD: Flavour =
+    flavour("current-thread", &[("worker", "poll"), ("blocking", "futex")]);
+const GIVEN_FUTURE: Flavour = flavour("given-future", &[("worker", "poll"), ("blocking", "futex")]);
+const LOCAL_SET: Flavour = flavour("local-set", &[("worker", "poll"), ("blocking", "futex")]);
+const IN_PLACE: Flavour =
+    flavour("in-place", &[("worker", "futex"), ("worker", "poll"), ("blocking", "futex")]);
+const TWO: Flavour = flavour("two", &[("worker", "futex"), ("worker", "poll")]);
+const SHUTDOWN: Flavour = flavour("shutdown", &[("other", "futex")]);
+
+const SMOL: &[(&str, &str)] =
+    &[("worker", "futex"), ("worker", "poll"), ("blocking", "futex"), ("other", "poll")];
 
 const LINES: &[(&str, &str)] = &[("DEBUG", "line-tables-only")];
 const FAT: &[(&str, &str)] = &[("LTO", "fat"), ("PANIC", "abort"), ("CODEGEN_UNITS", "1")];
 
-const fn tokio(
-    name: &'static str,
-    package: &'static str,
-    profile: &'static [(&'static str, &'static str)],
-) -> Program {
-    Program { name, package, binary: "corpus-tokio", profile, flavours: TOKIO }
-}
+const TOKIO: Program = Program {
+    name: "",
+    package: "",
+    binary: "corpus-tokio",
+    profile: &[],
+    inlined: false,
+    flavours: &[MULTI_THREAD, CURRENT_THREAD, GIVEN_FUTURE, LOCAL_SET, IN_PLACE, TWO, SHUTDOWN],
+};
+
+const OTHER: Program = Program {
+    name: "",
+    package: "others",
+    binary: "",
+    profile: &[],
+    inlined: false,
+    flavours: &[],
+};
 
 /// Every program.
 pub const PROGRAMS: &[Program] = &[
-    tokio("tokio-1.0", "tokio-1.0", &[]),
-    tokio("tokio-1.28", "tokio-1.28", &[]),
-    tokio("tokio-1.54", "tokio-1.54", &[]),
-    tokio("tokio-1.54-lines", "tokio-1.54", LINES),
-    tokio("tokio-1.54-fat", "tokio-1.54", FAT),
+    Program { name: "tokio-1.0", package: "tokio-1.0", ..TOKIO },
+    Program { name: "tokio-1.28", package: "tokio-1.28", ..TOKIO },
+    Program { name: "tokio-1.54", package: "tokio-1.54", ..TOKIO },
+    Program {
+        name: "tokio-1.54-lines",
+        package: "tokio-1.54",
+        profile: LINES,
+        flavours: &[MULTI_THREAD, GIVEN_FUTURE, IN_PLACE],
+        ..TOKIO
+    },
+    // `block_in_place` leaves nothing on a stack of this one: what waits in it is taken for blocked.
+    Program {
+        name: "tokio-1.54-fat",
+        package: "tokio-1.54",
+        profile: FAT,
+        inlined: true,
+        flavours: &[MULTI_THREAD, CURRENT_THREAD, GIVEN_FUTURE, LOCAL_SET, TWO, SHUTDOWN],
+        ..TOKIO
+    },
+    Program {
+        name: "rayon-1.12",
+        binary: "corpus-rayon",
+        flavours: &[
+            flavour("pool", &[("worker", "futex")]),
+            flavour("global", &[("worker", "futex")]),
+            flavour("two", &[("worker", "futex")]),
+        ],
+        ..OTHER
+    },
+    Program {
+        name: "smol-2.0",
+        binary: "corpus-smol",
+        flavours: &[
+            flavour("global", SMOL),
+            flavour("own-threads", &[("worker", "futex"), ("other", "poll")]),
+        ],
+        ..OTHER
+    },
+    Program {
+        name: "async-std-1.13",
+        binary: "corpus-async-std",
+        flavours: &[flavour("global", SMOL)],
+        ..OTHER
+    },
 ];
 
 impl Program {

@@ -3,7 +3,7 @@
 mod truth;
 mod waits;
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::Mutex};
 
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -48,41 +48,40 @@ fn spawned(wait: &'static Wait) -> Pin<Box<dyn Future<Output = ()> + Send>> {
 }
 
 fn on_blocking_thread(wait: &'static Wait) -> impl Future<Output = ()> {
-    let done = task::spawn_blocking(move || job(wait));
+    *NEXT.lock().unwrap() = Some(wait);
+    let done = task::spawn_blocking(job);
     async { done.await.unwrap() }
 }
 
+static NEXT: Mutex<Option<&'static Wait>> = Mutex::new(None);
+
+/// No closure: that would be inlined, with all that tells its name.
 #[inline(never)]
-fn job(wait: &'static Wait) {
+fn job() {
+    let wait = NEXT.lock().unwrap().take().unwrap();
     // A thread that may wait may wait for a future.
     let label = wait.label.filter(|label| *label != "sync-over-async");
-    let wait = &Wait { label, ..*wait };
-    BLOCKING.in_task("corpus_tokio::job").waits("allowed", wait).declare();
+    let may = &Wait { label, ..*wait };
+    BLOCKING.in_task("corpus_tokio::job").waits("allowed", may).declare();
     (wait.wait)();
     BLOCKING.declare();
 }
 
-fn block_on_blocking_thread() -> impl Future<Output = ()> {
-    let handle = Handle::current();
-    let done = task::spawn_blocking(move || block_on_job(&handle));
-    async { done.await.unwrap() }
-}
-
 #[inline(never)]
-fn block_on_job(handle: &Handle) {
+fn job_for_future() {
     const PARKED: Wait = Wait { reason: "futex", label: None, wait: || () };
-    BLOCKING.in_task("corpus_tokio::block_on_job").waits("allowed", &PARKED).declare();
-    block_on(handle);
+    BLOCKING.in_task("corpus_tokio::job_for_future").waits("allowed", &PARKED).declare();
+    wait_for_future(&Handle::current());
     BLOCKING.declare();
 }
 
 #[cfg(feature = "handle-block-on")]
-fn block_on(handle: &Handle) {
+fn wait_for_future(handle: &Handle) {
     handle.block_on(waits::Later::new());
 }
 
 #[cfg(not(feature = "handle-block-on"))]
-fn block_on(_: &Handle) {
+fn wait_for_future(_: &Handle) {
     futures_executor::block_on(waits::Later::new());
 }
 
@@ -110,7 +109,7 @@ fn multi_thread() {
         for wait in waits::ALL {
             on_blocking_thread(wait).await;
         }
-        block_on_blocking_thread().await;
+        task::spawn_blocking(job_for_future).await.unwrap();
         Truth { state: "allowed", ..CALLER }.waits("allowed", &SLEEP).declare();
         (SLEEP.wait)();
         CALLER.declare();
@@ -180,7 +179,7 @@ async fn gives_way(wait: &'static Wait) {
         truth.waits("allowed", wait).declare();
         (wait.wait)();
         truth.waits("allowed", &PARKED).declare();
-        block_on(&handle);
+        wait_for_future(&handle);
     });
     // Without its core it goes on as a thread of the blocking pool.
     BLOCKING.declare();

@@ -48,7 +48,7 @@ pub const ALL: &[Wait] = &[
     wait("futex", Some("condvar"), parking_lot_condvar),
     wait("futex", Some("channel"), channel),
     wait("futex", Some("join"), join),
-    wait("futex", Some("sync-over-async"), block_on),
+    wait("futex", Some("sync-over-async"), sync_over_async),
     wait("socket", None, socket),
     wait("pipe", None, fifo_open),
     wait("pipe", None, fifo_read),
@@ -147,7 +147,7 @@ fn join() {
     later(|| ()).join().unwrap();
 }
 
-fn block_on() {
+fn sync_over_async() {
     futures_executor::block_on(Later::new());
 }
 
