@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 use super::{
     Description, Reading, View,
+    marks::{THREAD_BODY, body_caller, outermost_user_function},
     meaning::{Reason, Role, Scope, State},
     names::{self, Job},
     stack::{Frame, Stack},
@@ -118,10 +119,6 @@ const WORKER: &[&str] = &[
 const CURRENT_THREAD: &[&str] =
     &["tokio::runtime::basic_scheduler", "tokio::runtime::scheduler::current_thread"];
 
-/// Where the standard library starts what a thread was made for; it is never inlined.
-const THREAD_BODY: (&[&str], &[&str]) =
-    (&["std::sys", "std::sys_common"], &["__rust_begin_short_backtrace"]);
-
 fn read(views: &[View<'_>]) -> Vec<Option<Reading>> {
     let mut readings: Vec<_> = views.iter().map(read_one).collect();
     // Link-time optimisation leaves nothing of the blocking pool's loop but the thread body that
@@ -215,9 +212,10 @@ fn decide(mark: Mark, at: usize, view: &View<'_>, stack: &Stack<'_>, passed: &Pa
         task: waits_for_task.then(|| task(stack, passed.poll.unwrap_or(at), job)).flatten(),
         below: at,
         under_task: mark != Mark::BlockingPool,
+        instance: view.object.filter(|_| passed.driver && !local),
         // Without a visible way into the runtime, the future that it was given may be polled by a
         // function that shows no mark at all.
-        entry_hidden: local && !enters_visibly(stack, at),
+        entry_hidden: if local { hides_entry(stack, at) } else { None },
         in_pool_thread: !local,
     }
 }
@@ -233,7 +231,8 @@ fn undecided(stack: &Stack<'_>, passed: &Passed) -> Option<Reading> {
         task: None,
         below,
         under_task: false,
-        entry_hidden: false,
+        instance: None,
+        entry_hidden: None,
         in_pool_thread: false,
     };
     if passed.in_place {
@@ -284,7 +283,8 @@ fn unmarked_pool_thread(reason: Reason, stack: &Stack<'_>) -> Reading {
         task: None,
         below,
         under_task: false,
-        entry_hidden: false,
+        instance: None,
+        entry_hidden: None,
         in_pool_thread: true,
     }
 }
@@ -301,9 +301,7 @@ fn has_user_frame(frames: &[&Frame]) -> bool {
 
 /// The outermost function of the user's that the function at `from` called.
 fn task(stack: &Stack<'_>, from: usize, job: Job) -> Option<String> {
-    let below = stack.frames[..from].iter().rev().filter_map(|frame| frame.path.as_deref());
-    let outermost = below.into_iter().find(|path| names::is_user_code(path));
-    if let Some(path) = outermost {
+    if let Some(path) = outermost_user_function(stack, from) {
         return Some(names::readable(path, job));
     }
     let poll = stack.frames.get(from)?.name.as_deref()?;
@@ -312,20 +310,16 @@ fn task(stack: &Stack<'_>, from: usize, job: Job) -> Option<String> {
     names::is_user(&future).then(|| names::readable(&future, job))
 }
 
-/// Whether the function that enters the runtime is on the stack, at `at` or further out.
-fn enters_visibly(stack: &Stack<'_>, at: usize) -> bool {
-    let mut outer = stack.frames[at..].iter().filter_map(|frame| mark(frame));
-    outer.any(|mark| matches!(mark, Mark::LocalLoop | Mark::BlockOn))
-}
-
-/// Where a whole stack's thread body is called.
-fn body_caller(stack: &Stack<'_>) -> Option<CodeAddress> {
-    if stack.end != StackEnd::Complete {
+/// The function into which the one that enters the runtime is inlined, if that is not on the stack
+/// at `at` or further out.
+fn hides_entry(stack: &Stack<'_>, at: usize) -> Option<String> {
+    let outer = &stack.frames[at..];
+    let enters = |frame: &&Frame| matches!(mark(frame), Some(Mark::LocalLoop | Mark::BlockOn));
+    if outer.iter().any(|frame| enters(frame)) {
         return None;
     }
-    let body = stack.frames.iter().rposition(|frame| frame.is(THREAD_BODY.0, THREAD_BODY.1))?;
-    let address = stack.frames[body].address;
-    stack.frames[body..].iter().map(|frame| frame.address).find(|caller| *caller != address)
+    let users = |frame: &&&Frame| frame.path.as_deref().is_some_and(names::is_user_code);
+    outer.iter().find(users).or(outer.last())?.name.clone()
 }
 
 fn mark(frame: &Frame) -> Option<Mark> {

@@ -34,6 +34,8 @@ pub struct Wait {
     pub complete: bool,
     pub thread: u32,
     pub reason: Reason,
+    /// Of an idle wait what it is for, by rank: smaller numbers were smaller.
+    pub object: Option<u64>,
     pub truth: Truth,
 }
 
@@ -76,6 +78,7 @@ impl Process {
             .map(|(wait, stack)| View {
                 tid: Tid(wait.thread),
                 reason: wait.reason,
+                object: wait.object,
                 stack: Some(stack),
             })
             .collect();

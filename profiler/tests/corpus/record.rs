@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use stallscope::{
     recording::{self, CodeAddress, Interval, RawFrame, Recording, ResolvedName, StackEnd},
-    runtime::reason::{Entry, reason},
+    runtime::reason::{self, Entry},
     symbols::{self, SymbolTable},
 };
 use tempfile::tempdir;
@@ -191,10 +191,12 @@ impl<'a> Reading<'a> {
         }
         missed.sort();
         missed.dedup();
-        (
-            Process { flavour: flavour.to_owned(), threads, waits: waits.into_iter().collect() },
-            missed,
-        )
+        let mut waits: Vec<Wait> = waits.into_iter().collect();
+        let objects: BTreeSet<u64> = waits.iter().filter_map(|wait| wait.object).collect();
+        for object in waits.iter_mut().filter_map(|wait| wait.object.as_mut()) {
+            *object = objects.range(..*object).count() as u64 + 1;
+        }
+        (Process { flavour: flavour.to_owned(), threads, waits }, missed)
     }
 
     /// The pool of a thread that is ever in one.
@@ -219,6 +221,7 @@ impl<'a> Reading<'a> {
             complete: stack.end == StackEnd::Complete,
             thread: *self.threads.entry(interval.tid.0).or_insert(next),
             reason: self.reason(interval),
+            object: if declared.4 == "idle" { object(interval) } else { None },
             truth: declared.truth(),
         })
     }
@@ -262,8 +265,13 @@ impl<'a> Reading<'a> {
                 ResolvedName::Missing(_) => vec![],
             })
             .collect();
-        reason(Entry { syscall, fault, task_state: interval.task_state }, names)
+        reason::reason(Entry { syscall, fault, task_state: interval.task_state }, names)
     }
+}
+
+fn object(interval: &Interval) -> Option<u64> {
+    let regs = interval.regs?;
+    reason::waits_on_first_argument(regs.syscall?).then_some(regs.args[0])
 }
 
 fn is_whole(function: &str) -> bool {

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! One more space is one call deeper. A line with `=` is a wait in the function above it that has one
-//! space less or as many: its thread, its reason, and what was declared.
+//! space less or as many: its thread, its reason (`@` what it waits on), and what was declared.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -73,11 +73,16 @@ fn read_wait(wait: &str, path: &[Line]) -> Wait {
     let (seen, declared) = wait.split_once(", ").unwrap();
     let [thread, reason, end] = words(seen);
     let [state, role, declared_reason, label, task] = words(declared);
+    let (reason, object) = match reason.split_once('@') {
+        Some((reason, object)) => (reason, Some(object.parse().unwrap())),
+        None => (reason, None),
+    };
     let if_any = |word: &str| (word != "-").then(|| word.to_owned());
     Wait {
         frames: path.to_vec(),
         complete: end == "complete",
         thread: thread.parse().unwrap(),
+        object,
         reason: *REASONS.iter().find(|known| name_of(**known) == reason).unwrap(),
         truth: Truth {
             state: state.to_owned(),
@@ -124,7 +129,11 @@ fn write_process(text: &mut String, process: &Process) {
         path = &wait.frames;
         let end = if wait.complete { "complete" } else { "incomplete" };
         let depth = path.len();
-        write!(text, "{:depth$}= {} {} {end}", "", wait.thread, name_of(wait.reason)).unwrap();
+        write!(text, "{:depth$}= {} {}", "", wait.thread, name_of(wait.reason)).unwrap();
+        if let Some(object) = wait.object {
+            write!(text, "@{object}").unwrap();
+        }
+        write!(text, " {end}").unwrap();
         let or_none = |word: &Option<String>| word.clone().unwrap_or_else(|| "-".to_owned());
         let Truth { state, role, reason, label, task } = &wait.truth;
         let (reason, label, task) = (or_none(reason), or_none(label), or_none(task));

@@ -11,7 +11,8 @@ use waits::{Wait, LENGTH, SLEEP};
 
 const WORKERS: usize = 3;
 const WORKER: Truth = Truth::idle("rayon/only", "worker");
-const CALLER: Truth = Truth::plain("futex", None);
+/// A thread of no pool may wait for one.
+const CALLER: Truth = Truth::plain("futex", Some("condvar"));
 
 fn main() {
     waits::start_name_server();

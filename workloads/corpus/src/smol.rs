@@ -5,7 +5,7 @@ mod waits;
 
 use std::{future::Future, pin::Pin, thread};
 
-use truth::{muster, threads_named, Truth};
+use truth::{muster, thread_named, Truth};
 use waits::{Wait, LENGTH, SLEEP};
 
 const POOL: &str = "smol/only";
@@ -39,11 +39,15 @@ fn job() {
     BLOCKING.declare();
 }
 
+/// The reactor's own thread runs nothing else.
+fn start_reactor() {
+    smol::block_on(smol::Timer::after(LENGTH));
+    CALLER.declare_of(thread_named("async-io"));
+}
+
 fn global() {
     muster(3, WORKER, |say| smol::spawn(Box::pin(async move { say() }) as Boxed).detach());
-    for thread in threads_named("async-io") {
-        CALLER.declare_of(thread);
-    }
+    start_reactor();
     truth::ready();
     CALLER.declare();
     smol::block_on(async {
@@ -65,18 +69,20 @@ fn own_threads() {
         thread::Builder::new().name(format!("own-{number}")).spawn(body).unwrap();
     }
     muster(3, WORKER, |say| executor.spawn(Box::pin(async move { say() }) as Boxed).detach());
-    for thread in threads_named("async-io") {
-        CALLER.declare_of(thread);
-    }
+    start_reactor();
     truth::ready();
     for wait in waits::ALL {
         let (sender, receiver) = std::sync::mpsc::channel();
         Truth::plain("futex", Some("channel")).declare();
-        let task: Boxed = Box::pin(async move {
-            handle(wait).await;
-            sender.send(()).unwrap();
-        });
+        let task: Boxed = Box::pin(handle_and_tell(wait, sender));
         executor.spawn(task).detach();
         receiver.recv().unwrap();
     }
+}
+
+async fn handle_and_tell(wait: &'static Wait, done: std::sync::mpsc::Sender<()>) {
+    WORKER.in_task("async fn corpus_smol::handle_and_tell").waits("blocked", wait).declare();
+    (wait.wait)();
+    WORKER.declare();
+    done.send(()).unwrap();
 }

@@ -87,9 +87,11 @@ fn wait_for_future(_: &Handle) {
 
 fn workers(name: Option<&str>, workers: usize) -> Runtime {
     let mut builder = Builder::new_multi_thread();
-    if let Some(name) = name {
-        builder.thread_name(name);
-    }
+    match name {
+        Some(name) => builder.thread_name(name),
+        // Workers say what they are as soon as they run a task; another thread may never run one.
+        None => builder.on_thread_start(|| BLOCKING.declare()),
+    };
     builder.worker_threads(workers).enable_all().build().unwrap()
 }
 

@@ -128,12 +128,18 @@ pub fn muster(workers: usize, truth: Truth, mut spawn: impl FnMut(Box<dyn FnOnce
     all(&arrived);
 }
 
-/// The threads of this process by this name.
+/// The thread of this process by this name, once there is one.
 #[allow(dead_code, reason = "not every runtime has threads of its own that run nothing of others")]
-pub fn threads_named(name: &str) -> Vec<i32> {
-    let entries = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    let named = entries.filter(|entry| {
-        std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
-    });
-    named.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
+pub fn thread_named(name: &str) -> i32 {
+    loop {
+        let mut entries = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let named = entries.find(|entry| {
+            let comm = std::fs::read_to_string(entry.path().join("comm"));
+            comm.is_ok_and(|comm| comm.trim() == name)
+        });
+        if let Some(entry) = named {
+            return entry.file_name().to_str().unwrap().parse().unwrap();
+        }
+        std::thread::yield_now();
+    }
 }
