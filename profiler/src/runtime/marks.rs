@@ -112,7 +112,7 @@ impl Marks {
         ];
         let role = role.iter().find(|(mark, _)| first(*mark).is_some()).map(|(_, role)| *role);
         let state = match role {
-            _ if parked.is_some() => State::Idle,
+            _ if parked.is_some() || first(Mark::Driver).is_some() => State::Idle,
             Some(Role::Blocking) if view.reason == Reason::Futex => State::Idle,
             Some(Role::Other) if first(Mark::BlockOn).is_some() => State::Allowed,
             _ => State::Unknown,

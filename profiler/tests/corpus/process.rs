@@ -166,6 +166,12 @@ impl Truth {
 }
 
 impl Wait {
+    /// Names only.
+    #[cfg(feature = "live")]
+    pub fn functions(&self) -> Vec<Option<String>> {
+        self.frames.iter().map(|line| line.function.clone()).collect()
+    }
+
     fn frames(&self) -> Vec<Frame> {
         let frame = |line: &Line| {
             let address = CodeAddress::Memory(Avma(line.address));

@@ -45,8 +45,8 @@ const IN_PLACE: Flavour =
 const TWO: Flavour = flavour("two", &[("worker", "futex"), ("worker", "poll")]);
 const SHUTDOWN: Flavour = flavour("shutdown", &[("other", "futex")]);
 
-const SMOL: &[(&str, &str)] =
-    &[("worker", "futex"), ("worker", "poll"), ("blocking", "futex"), ("other", "poll")];
+/// Who of all threads turns the reactor is not decided by the program.
+const SMOL: &[(&str, &str)] = &[("worker", "futex"), ("blocking", "futex"), ("other", "futex")];
 
 const LINES: &[(&str, &str)] = &[("DEBUG", "line-tables-only")];
 const FAT: &[(&str, &str)] = &[("LTO", "fat"), ("PANIC", "abort"), ("CODEGEN_UNITS", "1")];
@@ -103,10 +103,7 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "smol-2.0",
         binary: "corpus-smol",
-        flavours: &[
-            flavour("global", SMOL),
-            flavour("own-threads", &[("worker", "futex"), ("other", "poll")]),
-        ],
+        flavours: &[flavour("global", SMOL), flavour("own-threads", &[("worker", "futex")])],
         ..OTHER
     },
     Program {

@@ -161,7 +161,7 @@ impl<'a> Reading<'a> {
         let mut missed = Vec::new();
         let mut waits = BTreeSet::new();
         let mut threads = BTreeMap::new();
-        // One thread of no runtime is like another.
+        // One thread of no runtime that waits in the same functions is like another.
         let mut seen_outside = BTreeSet::new();
         for interval in self.recording.intervals.iter().filter(|interval| !interval.preempted) {
             let Some(declared) = self.declared_of(interval) else {
@@ -172,8 +172,7 @@ impl<'a> Reading<'a> {
                 missed.push(format!("{flavour}: {interval:?} has no stack"));
                 continue;
             };
-            if declared.2 == "none"
-                && !seen_outside.insert((wait.truth.clone(), wait.frames.clone()))
+            if declared.2 == "none" && !seen_outside.insert((wait.truth.clone(), wait.functions()))
             {
                 continue;
             }

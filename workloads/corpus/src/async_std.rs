@@ -45,6 +45,7 @@ fn start_reactor() {
     CALLER.declare_of(thread_named("async-io"));
 }
 
+#[inline(never)]
 fn global() {
     muster(3, WORKER, |say| drop(task::spawn(Box::pin(async move { say() }) as Boxed)));
     start_reactor();

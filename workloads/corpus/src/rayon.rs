@@ -39,6 +39,7 @@ fn job(idle: Truth, wait: &Wait) {
     idle.declare();
 }
 
+#[inline(never)]
 fn own_pool() {
     let pool = pool("crunch", WORKERS, WORKER);
     truth::ready();
@@ -67,6 +68,7 @@ fn own_pool() {
     std::mem::forget(pool);
 }
 
+#[inline(never)]
 fn global() {
     muster(rayon::current_num_threads(), WORKER, |say| rayon::spawn(say));
     truth::ready();
@@ -78,6 +80,7 @@ fn global() {
 
 const SLEEP_OUTSIDE: Truth = Truth::plain("sleep", None);
 
+#[inline(never)]
 fn two() {
     const ALPHA: Truth = Truth::idle("rayon/alpha", "worker");
     const BETA: Truth = Truth::idle("rayon/beta", "worker");

@@ -45,6 +45,7 @@ fn start_reactor() {
     CALLER.declare_of(thread_named("async-io"));
 }
 
+#[inline(never)]
 fn global() {
     muster(3, WORKER, |say| smol::spawn(Box::pin(async move { say() }) as Boxed).detach());
     start_reactor();
@@ -62,6 +63,7 @@ fn global() {
     });
 }
 
+#[inline(never)]
 fn own_threads() {
     let executor: &'static smol::Executor<'static> = Box::leak(Box::new(smol::Executor::new()));
     for number in 0..3 {

@@ -23,10 +23,19 @@ fn main() {
     waits::start_name_server();
     match std::env::args().nth(1).as_deref() {
         Some("multi-thread") => multi_thread(),
-        Some("current-thread") => current_thread(false),
+        Some("current-thread") => {
+            truth::ready();
+            current_thread(false);
+        }
         // The future that is given to `block_on` is no better a place to wait.
-        Some("given-future") => current_thread(true),
-        Some("local-set") => local_set(),
+        Some("given-future") => {
+            truth::ready();
+            current_thread(true);
+        }
+        Some("local-set") => {
+            truth::ready();
+            local_set();
+        }
         Some("in-place") => in_place(),
         Some("two") => two(),
         Some("shutdown") => shutdown(),
@@ -99,6 +108,7 @@ fn muster_workers(runtime: &Handle, workers: usize, truth: Truth) {
     muster(workers, truth, |say| drop(runtime.spawn(async move { say() })));
 }
 
+#[inline(never)]
 fn multi_thread() {
     let runtime = workers(None, WORKERS);
     muster_workers(runtime.handle(), WORKERS, WORKER);
@@ -119,9 +129,9 @@ fn multi_thread() {
     });
 }
 
+#[inline(never)]
 fn current_thread(itself: bool) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    truth::ready();
     WORKER.declare();
     let given: Pin<Box<dyn Future<Output = ()>>> = Box::pin(on_this_thread(itself));
     runtime.block_on(given);
@@ -142,9 +152,9 @@ async fn on_this_thread(itself: bool) {
     tokio::time::sleep(LENGTH).await;
 }
 
+#[inline(never)]
 fn local_set() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    truth::ready();
     WORKER.declare();
     LocalSet::new().block_on(&runtime, async {
         for wait in waits::ALL {
@@ -156,6 +166,7 @@ fn local_set() {
 }
 
 /// Workers that give their core to another thread.
+#[inline(never)]
 fn in_place() {
     let runtime = workers(None, WORKERS);
     muster_workers(runtime.handle(), WORKERS, WORKER);
@@ -188,6 +199,7 @@ async fn gives_way(wait: &'static Wait) {
 }
 
 /// Two runtimes with workers in one process.
+#[inline(never)]
 fn two() {
     const ALPHA: Truth = Truth::idle("tokio/alpha", "worker");
     const BETA: Truth = Truth::idle("tokio/beta", "worker");
@@ -221,6 +233,7 @@ async fn one_of_two(wait: &'static Wait, idle: Truth, done: std::sync::mpsc::Sen
 }
 
 /// A runtime that ends while one of its threads is still at work.
+#[inline(never)]
 fn shutdown() {
     let runtime = workers(None, WORKERS);
     muster_workers(runtime.handle(), WORKERS, WORKER);
