@@ -31,6 +31,8 @@ counters! {
     IntervalsDropped = "intervals_dropped",
     /// Intervals that the recording had no room for; their time is kept, as unknown.
     IntervalsRefused = "intervals_refused",
+    /// Samples of what ran that found the ring buffer full.
+    SamplesDropped = "samples_dropped",
     /// Process events that found the ring buffer full.
     EventsDropped = "events_dropped",
     /// Threads that found the state map full and were not measured.

@@ -29,6 +29,8 @@ pub enum Kind {
     Swept = 6,
     /// [`ThreadEvent`]: a watched process is gone.
     ProcessGone = 7,
+    /// [`IntervalEvent`]: what a thread did on a CPU; all of `span` is that instant.
+    Sample = 8,
 }
 
 /// The start of every record.

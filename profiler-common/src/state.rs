@@ -39,51 +39,54 @@ pub struct ThreadId {
 }
 
 /// The accounting of one thread. Times are nanoseconds of `CLOCK_MONOTONIC`.
+///
+/// What a wake-up and a switch-out need comes first: with the key of a [`Slot`] it is one cache
+/// line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ThreadState {
-    /// Where its accounting begins: the window's start, or its birth.
-    pub from_ns: u64,
     /// When the present phase began.
     pub since_ns: u64,
     /// First wake-up of the present wait; one before `since_ns` came while the thread was still on
     /// its way off the CPU. 0 if there was none yet.
     pub wake_ns: u64,
+    /// A [`Phase`].
+    pub phase: u32,
+    /// Scheduler state bits at the last switch-out (`prev_state`), 0 if it was preempted.
+    pub task_state: u32,
+    /// CPU it was last switched out of.
+    pub cpu_out: u32,
+    /// [`OFF_AT_START`], [`ENDED`] and [`SWEPT`].
+    pub flags: u32,
     /// Total on a CPU.
     pub running_ns: u64,
+    /// Switch-outs seen.
+    pub switches: u64,
+    /// The kernel's own switch counter (`nvcsw + nivcsw`) at the last switch-out.
+    pub kernel_switches_last: u64,
     /// Total wanting a CPU.
     pub runnable_ns: u64,
     /// Total waiting, in intervals of at least the minimum block.
     pub waiting_ns: u64,
     /// Total waiting, in shorter intervals.
     pub short_ns: u64,
-    /// Switch-outs seen.
-    pub switches: u64,
     /// Intervals that ended and were at least the minimum block long, preempted ones too.
     pub intervals: u64,
     /// Intervals that ended and were shorter.
     pub shorts: u64,
-    /// The kernel's own switch counter (`nvcsw + nivcsw`) before the first switch-out seen.
+    /// Where its accounting begins: the window's start, or its birth.
+    pub from_ns: u64,
+    /// The kernel's switch counter before the first switch-out seen.
     pub kernel_switches_first: u64,
-    /// The same counter at the last switch-out.
-    pub kernel_switches_last: u64,
     /// Switch-outs that found the thread off-CPU: its switch-in was not seen. The wait and the run
     /// that followed are in `waiting_ns`, and no interval accounts for them.
     pub ins_missed: u64,
     /// Waits that ended without a wake-up that was seen. They are in `waiting_ns` whole.
     pub wakes_missed: u64,
-    /// A [`Phase`].
-    pub phase: u32,
-    /// Scheduler state bits at the last switch-out (`prev_state`), 0 if it was preempted.
-    pub task_state: u32,
     /// Thread id when its accounting began; an `exec` by another thread can change it later.
     pub tid: u32,
     /// The process the thread belongs to.
     pub tgid: u32,
-    /// CPU it was last switched out of.
-    pub cpu_out: u32,
-    /// [`OFF_AT_START`], [`ENDED`] and [`SWEPT`].
-    pub flags: u32,
 }
 
 const _: () = assert!(size_of::<ThreadState>() == 136);
@@ -92,6 +95,25 @@ const _: () = assert!(size_of::<ThreadState>() == 136);
 // SAFETY: integers only, no padding (112 + 24 = 136), every bit pattern is valid.
 #[expect(unsafe_code, reason = "Pod is an unsafe trait; the layout is asserted above")]
 unsafe impl aya::Pod for ThreadState {}
+
+/// The place of one thread's accounting: three cache lines.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Slot {
+    /// The thread it belongs to, by the address of its `task_struct`; 0 if it is free.
+    pub key: u64,
+    /// Its accounting.
+    pub state: ThreadState,
+    /// Fills the last cache line.
+    pub reserved: [u64; 6],
+}
+
+const _: () = assert!(size_of::<Slot>() == 192);
+
+#[cfg(feature = "user")]
+// SAFETY: integers only, no padding (8 + 136 + 48 = 192), every bit pattern is valid.
+#[expect(unsafe_code, reason = "Pod is an unsafe trait; the layout is asserted above")]
+unsafe impl aya::Pod for Slot {}
 
 /// One ended off-CPU interval: `out_ns <= wake_ns <= in_ns`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,26 +152,26 @@ impl ThreadState {
     ) -> Self {
         let off = !matches!(phase, Phase::Running);
         Self {
-            from_ns,
             since_ns: from_ns,
             wake_ns: 0,
+            phase: phase as u32,
+            task_state: 0,
+            cpu_out: 0,
+            flags: if off { OFF_AT_START } else { 0 },
             running_ns: 0,
+            switches: 0,
+            kernel_switches_last: kernel_switches,
             runnable_ns: 0,
             waiting_ns: 0,
             short_ns: 0,
-            switches: 0,
             intervals: 0,
             shorts: 0,
+            from_ns,
             kernel_switches_first: kernel_switches,
-            kernel_switches_last: kernel_switches,
             ins_missed: 0,
             wakes_missed: 0,
-            phase: phase as u32,
-            task_state: 0,
             tid: id.tid,
             tgid: id.tgid,
-            cpu_out: 0,
-            flags: if off { OFF_AT_START } else { 0 },
         }
     }
 

@@ -138,7 +138,7 @@ pub fn without_stacks<const BYTES: usize>(draft: &mut Draft<BYTES>) {
 /// Registers, kernel stack and user frames of the current thread; a copy of its user stack where
 /// the frames are not all that can be had.
 #[inline(always)]
-fn take_stacks<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *mut c_void) {
+pub fn take_stacks<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *mut c_void) {
     without_stacks(draft);
     let has_regs = task::current_user_regs(&mut draft.event.regs);
     take_kernel_stack::<L>(&mut draft.event, ctx);
@@ -158,38 +158,38 @@ fn take_stacks<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>, ctx: *m
 #[inline(always)]
 fn take_kernel_stack<L: Looping>(event: &mut IntervalEvent, ctx: *mut c_void) {
     if L::RECALLS {
-        recall_kernel_stack(event, ctx);
+        recall_kernel_stack::<L>(event, ctx);
     } else {
-        unwind_kernel_stack(event, ctx);
+        unwind_kernel_stack::<L>(event, ctx);
     }
 }
 
 /// The kernel stack, if it can be from those that are known. A function of its own: the verifier goes
 /// on in one state, however it went.
 #[inline(never)]
-extern "C" fn recall_kernel_stack(event: *mut IntervalEvent, ctx: *mut c_void) -> u64 {
+extern "C" fn recall_kernel_stack<L: Looping>(event: *mut IntervalEvent, ctx: *mut c_void) -> u64 {
     // SAFETY: the one that `take_kernel_stack` has.
     let event = unsafe { &mut *event };
     let Some(mut place) = Place::look(event, ctx) else {
-        unwind_kernel_stack(event, ctx);
+        unwind_kernel_stack::<L>(event, ctx);
         return 0;
     };
     let known = place.recall(event);
     if known && config::copy_always() != 0 {
         place.keep(event);
-        unwind_kernel_stack(event, ctx);
+        unwind_kernel_stack::<L>(event, ctx);
         if !place.kept(event) {
             count(Counter::KernelStacksMistaken);
         }
     } else if !known {
-        unwind_kernel_stack(event, ctx);
+        unwind_kernel_stack::<L>(event, ctx);
         place.learn(event);
     }
     0
 }
 
 #[inline(always)]
-fn unwind_kernel_stack(event: &mut IntervalEvent, ctx: *mut c_void) {
+fn unwind_kernel_stack<L: Looping>(event: &mut IntervalEvent, ctx: *mut c_void) {
     let room = (8 * KERNEL_FRAMES) as u32;
     let frames = event.kernel.as_mut_ptr().cast();
     let skip = u64::from(config::kernel_stack_skip());
@@ -197,7 +197,7 @@ fn unwind_kernel_stack(event: &mut IntervalEvent, ctx: *mut c_void) {
     let bytes = unsafe { bpf_get_stack(ctx, frames, room, skip) };
     if bytes > 0 {
         event.kernel_frames = bytes as u32 / 8;
-    } else {
+    } else if L::IN_KERNEL {
         count(Counter::KernelStackMissing);
     }
 }

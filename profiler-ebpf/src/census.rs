@@ -14,9 +14,10 @@ use profiler_common::{
 
 use crate::{
     capture, emit,
-    maps::{Draft, SLICE_ROOM, SWEEP_DRAFT, TARGETS, THREADS, When, when},
+    maps::{Draft, SLICE_ROOM, SWEEP_DRAFT, TARGETS, When, when},
     offcpu,
     task::{self, Task},
+    threads,
 };
 
 /// What an iterator program says of the thread it was shown.
@@ -66,7 +67,7 @@ pub fn roll_call(ctx: *mut c_void) -> Visited {
         When::Before => return Visited::Done,
         When::Within { start_ns } | When::After { start_ns } => start_ns,
     };
-    if THREADS.get_ptr(&task.key()).is_none()
+    if threads::find(task).is_none()
         && let Some(state) = offcpu::account(task, phase, start_ns, task.switches())
         && state.switches == 0
     {

@@ -41,6 +41,8 @@ globals! {
     PT_REGS_OFFSET: u32, pt_regs_offset;
     /// Entries that `bpf_get_stack` puts before the frame that called the scheduler.
     KERNEL_STACK_SKIP: u32, kernel_stack_skip;
+    /// The reader is woken each time that so much of the ring buffer fills up: two to this power.
+    RING_MARK_BITS: u32, ring_mark_bits;
     /// Whether user stacks are copied even where the walk went to the end.
     COPY_ALWAYS: u32, copy_always;
     /// Offset of `task_struct.pid`.

@@ -4,10 +4,12 @@
 //! - [`config`]: the read-only globals.
 //! - [`maps`]: every map.
 //! - [`task`]: every read of a kernel structure.
+//! - [`threads`]: where the accounting of a thread is.
 //! - [`offcpu`]: the accounting at switch-out, wake-up and switch-in.
 //! - [`capture`]: registers and stacks of a wait.
 //! - [`walk`]: user stacks, by the tables of their files.
 //! - [`chain`]: kernel stacks that were unwound before.
+//! - [`sample`]: what runs, looked at from time to time.
 //! - [`census`]: which threads exist, and what those that sleep are doing.
 //! - [`emit`]: records into the ring buffer.
 //! - [`bounds`]: what the verifier has to be shown.
@@ -24,13 +26,15 @@ mod config;
 mod emit;
 mod maps;
 mod offcpu;
+mod sample;
 mod task;
+mod threads;
 mod walk;
 
 use aya_ebpf::{
     EbpfContext as _,
-    macros::{btf_tracepoint, kprobe},
-    programs::{BtfTracePointContext, ProbeContext},
+    macros::{btf_tracepoint, kprobe, perf_event},
+    programs::{BtfTracePointContext, PerfEventContext, ProbeContext},
 };
 use walk::{AtSwitchOut, ByHelper, Never};
 
@@ -100,6 +104,13 @@ pub fn finish_task_switch(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn finish_task_switch_copy(ctx: ProbeContext) -> u32 {
     capture::resumed::<Never>(ctx.as_ptr(), false);
+    0
+}
+
+/// The clock of a CPU, at the rate that was asked for.
+#[perf_event]
+pub fn on_cpu(ctx: PerfEventContext) -> u32 {
+    sample::take(ctx.as_ptr());
     0
 }
 

@@ -2,9 +2,10 @@
 
 use crate::bounds::bounded;
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     btf_maps::{Array as BtfArray, ArrayOfMaps},
     macros::{btf_map, map},
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf, Stack},
 };
 
 use profiler_common::{
@@ -13,9 +14,9 @@ use profiler_common::{
     },
     config::Window,
     counter::{COUNT, Counter},
-    event::IntervalEvent,
+    event::{IntervalEvent, Kind, PREEMPTED},
     stack::{CHECK_SLICE_BYTES, PAGE_BYTES, USER_FRAMES, USER_SLICE_BYTES},
-    state::{Span, ThreadState},
+    state::{Slot, Span, ThreadState},
     table::Rule,
     unwind::Frame,
 };
@@ -69,6 +70,21 @@ pub struct Due {
     pub kernel_switches: u64,
 }
 
+impl Due {
+    /// Makes it due for the thread that was just seen, all but its times. `waits` says whether it
+    /// was off-CPU of its own will.
+    #[inline(always)]
+    pub fn fill(&mut self, kind: Kind, state: &ThreadState, waits: bool, kernel_switches: u64) {
+        self.tid = self.seen_tid;
+        self.tgid = state.tgid;
+        self.task_state = state.task_state;
+        self.flags = if waits { 0 } else { PREEMPTED };
+        self.cpu_out = state.cpu_out;
+        self.kind = kind as u32;
+        self.kernel_switches = kernel_switches;
+    }
+}
+
 /// Bytes of user stack that a walk reads at once; a power of two.
 pub const WINDOW_BYTES: usize = 512;
 
@@ -98,6 +114,9 @@ pub struct Walk {
     /// A part of the stack, and room for a word behind its last byte.
     pub window: [u8; WINDOW_BYTES + 8],
 }
+
+/// How many threads can have a hint at once; a power of two.
+pub const SLOT_HINTS_MAX: usize = 16_384;
 
 /// Bits that say which of [`FOUND`] an address belongs to.
 pub const FOUND_BITS: u32 = 11;
@@ -198,9 +217,22 @@ pub static WINDOW: Array<Window> = Array::with_max_entries(1, 0);
 #[map]
 pub static TARGETS: HashMap<u32, u64> = HashMap::with_max_entries(TARGETS_MAX, 0);
 
-/// The accounting of each thread, by [`crate::task::Task::key`].
+/// Which of [`SLOTS`] each thread has, by [`crate::task::Task::key`].
 #[map]
-pub static THREADS: HashMap<u64, ThreadState> = HashMap::with_max_entries(THREADS_MAX, 0);
+pub static THREADS: HashMap<u64, u32> = HashMap::with_max_entries(THREADS_MAX, 0);
+
+/// The accounting of the threads. Such an array begins with a page, so that a slot begins with a
+/// cache line.
+#[map]
+pub static SLOTS: Array<Slot> = Array::with_max_entries(THREADS_MAX, BPF_F_MMAPABLE);
+
+/// Slots that belong to no thread. The user side puts in all of them.
+#[map]
+pub static FREE_SLOTS: Stack<u32> = Stack::with_max_entries(THREADS_MAX, 0);
+
+/// Which slot a thread had last, by the lower bits of its id.
+#[map]
+pub static SLOT_HINTS: Array<[u32; SLOT_HINTS_MAX]> = Array::with_max_entries(1, 0);
 
 /// The hand-over from `sched_switch` to the switch-in program.
 #[map]
@@ -209,6 +241,10 @@ pub static DUE: PerCpuArray<Due> = PerCpuArray::with_max_entries(1, 0);
 /// Where the switch-in program builds its record. Its hooks run with preemption disabled.
 #[map]
 pub static DRAFT: PerCpuArray<Draft<SLICE_ROOM>> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same for samples.
+#[map]
+pub static SAMPLE_DRAFT: PerCpuArray<Draft<SLICE_ROOM>> = PerCpuArray::with_max_entries(1, 0);
 
 /// The same, by CPU, where every stack is copied to check the walk. The loader makes room for
 /// each CPU then.
@@ -243,9 +279,9 @@ pub static ROWS: ArrayOfMaps<BtfArray<Chunk, 1>, CHUNKS_MAX> = ArrayOfMaps::new(
 #[map]
 pub static RULES: Array<Rule> = Array::with_max_entries(RULES_MAX as u32, 0);
 
-/// The walk on this CPU.
+/// The walk on this CPU, and that of a sample.
 #[map]
-pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
+pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(2, 0);
 
 /// What was found on each CPU. An array by CPU and not a per-CPU one, whose values are small. The
 /// loader makes room for each CPU.

@@ -3,11 +3,10 @@
 //! `sched_switch` alone moves the clock for both sides of a switch, so that what one thread loses
 //! the next one gains and the sums agree with the kernel's own, whatever hook takes the stacks.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::BPF_NOEXIST,
     helpers::{
         bpf_get_current_comm, bpf_get_smp_processor_id, bpf_ktime_get_ns,
         generated::bpf_get_current_task_btf,
@@ -16,14 +15,15 @@ use aya_ebpf::{
 };
 use profiler_common::{
     counter::Counter,
-    event::{Kind, OPEN_AT_START, PREEMPTED},
+    event::{Kind, OPEN_AT_START},
     state::{ENDED, Ended, OFF_AT_START, Phase, SWEPT, Span, TASK_DEAD, ThreadId, ThreadState},
 };
 
 use crate::{
     capture, config, emit,
-    maps::{DUE, Due, PENDING, PROCESSES, TARGETS, THREADS, When, count, when},
+    maps::{DUE, Due, PENDING, PROCESSES, TARGETS, When, count, when},
     task::Task,
+    threads,
     walk::Looping,
 };
 
@@ -87,7 +87,7 @@ fn switch_out<L: Looping>(
     let cpu = unsafe { bpf_get_smp_processor_id() };
     state.switch_out(now_ns, task_state, cpu, switches);
     if task_state & TASK_DEAD != 0 {
-        end_thread(state, prev.key(), now_ns);
+        end_thread(state, prev, now_ns);
     } else if config::captures_at_switch_out() && task_state != 0 {
         capture::keep_at_switch_out::<L>(prev.key(), ctx);
     }
@@ -96,14 +96,14 @@ fn switch_out<L: Looping>(
 /// The last switch-out of a thread: `current` is still that thread. Its accounting stays in the
 /// map, marked, where it could not be sent.
 #[inline(always)]
-fn end_thread(state: &mut ThreadState, key: u64, now_ns: u64) {
+fn end_thread(state: &mut ThreadState, task: Task, now_ns: u64) {
     state.flags |= ENDED;
     let comm = bpf_get_current_comm().unwrap_or([0; 16]);
     if config::captures_at_switch_out() {
-        let _ = PENDING.remove(&key);
+        let _ = PENDING.remove(&task.key());
     }
-    if emit::thread(Kind::ThreadEnded, now_ns, comm, state) && THREADS.remove(&key).is_err() {
-        // The bucket was busy. An accounting of no length is no accounting.
+    if emit::thread(Kind::ThreadEnded, now_ns, comm, state) && !threads::end(task) {
+        // An accounting of no length is no accounting.
         state.from_ns = state.since_ns;
     }
 }
@@ -114,34 +114,15 @@ fn switch_in(next: Task, start_ns: u64, now_ns: u64, ctx: *mut c_void) {
     let Some(due) = due(tid) else { return };
     let switches = next.switches();
     let Some(state) = account(next, Phase::Runnable, start_ns, switches) else { return };
-    let from_start = state.since_ns == state.from_ns && state.flags & OFF_AT_START != 0;
-    let mut ended = off_cpu(state, tid, switches);
+    let from_start = state.flags & OFF_AT_START != 0 && state.since_ns == state.from_ns;
+    let waits = state.phase == Phase::Waiting as u32;
     let Ended::Interval(span) = state.switch_in(now_ns, config::min_block_ns()) else { return };
-    ended.kind = Kind::Interval as u32;
-    ended.span = span;
+    due.fill(Kind::Interval, state, waits, switches);
+    due.span = span;
     if from_start {
-        ended.flags |= OPEN_AT_START;
+        due.flags |= OPEN_AT_START;
     }
-    *due = ended;
     hand_over(due, next.key(), ctx);
-}
-
-/// What is due of a thread that is off-CPU, but for its times.
-#[inline(always)]
-fn off_cpu(state: &ThreadState, tid: u32, kernel_switches: u64) -> Due {
-    let preempted = state.phase != Phase::Waiting as u32;
-    Due {
-        span: Span::default(),
-        tid,
-        tgid: state.tgid,
-        task_state: state.task_state,
-        flags: if preempted { PREEMPTED } else { 0 },
-        cpu_out: state.cpu_out,
-        kind: Kind::Swept as u32,
-        seen_tid: tid,
-        reserved: 0,
-        kernel_switches,
-    }
 }
 
 /// The first switch-in after the window of a thread that was off-CPU at its end: the stacks of the
@@ -159,7 +140,9 @@ fn resume_late(next: Task, start_ns: u64, ctx: *mut c_void) {
         return;
     }
     state.flags |= SWEPT;
-    *due = off_cpu(state, tid, switches);
+    let waits = state.phase == Phase::Waiting as u32;
+    due.fill(Kind::Swept, state, waits, switches);
+    due.span = Span::default();
     hand_over(due, next.key(), ctx);
 }
 
@@ -230,9 +213,9 @@ pub fn waking(ctx: &BtfTracePointContext) {
         When::Within { start_ns } => (start_ns, true),
         When::After { start_ns } => (start_ns, false),
     };
-    if let Some(state) = THREADS.get_ptr_mut(&woken.key()) {
+    if let Some(state) = threads::find(woken) {
         if within {
-            // SAFETY: a value of a preallocated hash map. The thread's own switches are the other
+            // SAFETY: a value of an array map. The thread's own switches are the other
             // writers; the scheduler orders them against its wake-up.
             unsafe { (*state).wake(now_ns) };
         }
@@ -272,12 +255,15 @@ pub fn fork(ctx: &BtfTracePointContext) {
         }
         emit::process(Kind::ProcessBorn, now_ns, &state);
     }
-    let within = matches!(when(now_ns), When::Within { .. });
-    if within && THREADS.get_ptr(&child.key()).is_some() {
+    if !matches!(when(now_ns), When::Within { .. }) {
+        return;
+    }
+    if let Some(ended) = threads::find(child) {
         // A thread that ended, and had no room to say so, had the same place in memory.
         count(Counter::EventsDropped);
-    }
-    if within && THREADS.insert(&child.key(), &state, 0).is_err() {
+        // SAFETY: a value of an array map; nothing else happens to a thread that is being made.
+        unsafe { *ended = state };
+    } else if threads::begin(child, &state).is_none() {
         count(Counter::ThreadsUntracked);
     }
 }
@@ -348,35 +334,52 @@ pub fn account(
     start_ns: u64,
     switches_before: u64,
 ) -> Option<&'static mut ThreadState> {
-    let key = task.key();
-    let mut found = THREADS.get_ptr_mut(&key);
-    if let Some(state) = found {
-        // SAFETY: as below.
-        if unsafe { (*state).flags } & ENDED != 0 {
-            // What ended had the same place in memory.
-            let _ = THREADS.remove(&key);
-            count(Counter::EventsDropped);
-            found = None;
-        }
+    let known = threads::hinted(task);
+    // SAFETY: a value of an array map. Only events of one thread touch it, and the scheduler orders
+    // those; a wake-up that races is described in `ThreadState::wake`.
+    if let Some(state) = known.map(|state| unsafe { &mut *state })
+        && state.flags & ENDED == 0
+    {
+        return Some(state);
     }
-    if found.is_none() {
-        if !task.is_of_target() {
-            return None;
+    // SAFETY: as above, or null.
+    unsafe { look_up(task.as_ptr(), phase, start_ns, switches_before).as_mut() }
+}
+
+/// [`account`] where there is no hint. A function of its own, so that what is rare does not lie in the
+/// middle of what is not.
+#[inline(never)]
+extern "C" fn look_up(
+    task: *mut c_void,
+    phase: Phase,
+    start_ns: u64,
+    switches_before: u64,
+) -> *mut ThreadState {
+    let task = Task::new(task);
+    let known = threads::find(task);
+    if let Some(state) = known {
+        // SAFETY: as in `account`.
+        if unsafe { (*state).flags } & ENDED == 0 {
+            return state;
         }
-        let born_ns = task.start_time();
-        let state = if born_ns > start_ns {
-            ThreadState::born(born_ns, phase, task.id(), switches_before)
-        } else {
-            ThreadState::first_seen(start_ns, phase, task.id(), switches_before)
-        };
-        // Another CPU may have been first; then its entry is the one to go on with.
-        let _ = THREADS.insert(&key, &state, u64::from(BPF_NOEXIST));
-        found = THREADS.get_ptr_mut(&key);
+        // What ended had the same place in memory.
+        count(Counter::EventsDropped);
     }
-    if found.is_none() {
+    if !task.is_of_target() {
+        return ptr::null_mut();
+    }
+    let born_ns = task.start_time();
+    let mut fresh = ThreadState::first_seen(start_ns, phase, task.id(), switches_before);
+    if born_ns > start_ns {
+        fresh = ThreadState::born(born_ns, phase, task.id(), switches_before);
+    }
+    let Some(state) = known.or_else(|| threads::begin(task, &fresh)) else {
         count(Counter::ThreadsUntracked);
+        return ptr::null_mut();
+    };
+    if known.is_some() {
+        // SAFETY: as in `account`.
+        unsafe { *state = fresh };
     }
-    // SAFETY: a value of a preallocated hash map. Only events of one thread touch it, and the
-    // scheduler orders those; a wake-up that races is described in `ThreadState::wake`.
-    found.map(|state| unsafe { &mut *state })
+    state
 }

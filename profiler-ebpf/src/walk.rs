@@ -27,6 +27,12 @@ const ROW_STEPS: u32 = CHUNK_ROWS.ilog2();
 pub trait Looping {
     /// Whether kernel stacks are looked for among those known from before.
     const RECALLS: bool;
+    /// Whether the rule for an address is looked for among those known from before.
+    const REMEMBERS: bool = true;
+    /// Whether the thread is in the kernel for sure, so that there is a kernel stack.
+    const IN_KERNEL: bool = true;
+    /// Which walk of this CPU: a sample can come in the middle of another program.
+    const WALK: u32 = 0;
 
     /// Repeats [`advance`] until it says 1, or there are enough frames; false if it does not walk.
     fn repeat(context: &mut Loop) -> bool;
@@ -39,6 +45,9 @@ pub struct ByHelper;
 /// more than the verifier follows.
 pub struct AtSwitchOut;
 
+/// The same for samples, which interrupt other programs and so share nothing with them.
+pub struct ForSample;
+
 /// Not at all: for programs that take no stacks, and for kernels without the helper.
 ///
 /// A loop of its own of 128 frames is more than the million instructions that the verifier follows.
@@ -49,12 +58,7 @@ impl Looping for ByHelper {
 
     #[inline(always)]
     fn repeat(context: &mut Loop) -> bool {
-        let step: extern "C" fn(u64, *mut Loop) -> i64 = advance;
-        // SAFETY: the callback is a static function of the program, its context lies on the stack.
-        unsafe {
-            let step = step as *const () as *mut c_void;
-            bpf_loop(USER_FRAMES as u32, step, (&raw mut *context).cast(), 0);
-        }
+        by_helper(advance::<Self>, context);
         true
     }
 }
@@ -64,7 +68,30 @@ impl Looping for AtSwitchOut {
 
     #[inline(always)]
     fn repeat(context: &mut Loop) -> bool {
-        ByHelper::repeat(context)
+        by_helper(advance::<Self>, context);
+        true
+    }
+}
+
+impl Looping for ForSample {
+    const RECALLS: bool = false;
+    const REMEMBERS: bool = false;
+    const IN_KERNEL: bool = false;
+    const WALK: u32 = 1;
+
+    #[inline(always)]
+    fn repeat(context: &mut Loop) -> bool {
+        by_helper(advance::<Self>, context);
+        true
+    }
+}
+
+#[inline(always)]
+fn by_helper(step: extern "C" fn(u64, *mut Loop) -> i64, context: &mut Loop) {
+    // SAFETY: the callback is a static function of the program, its context lies on the stack.
+    unsafe {
+        let step = step as *const () as *mut c_void;
+        bpf_loop(USER_FRAMES as u32, step, (&raw mut *context).cast(), 0);
     }
 }
 
@@ -87,8 +114,8 @@ pub struct Loop {
 #[inline(always)]
 pub fn walk<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>) {
     let Some(process) = PROCESSES.get_ptr(&draft.event.tgid) else { return };
-    let Some(walk) = WALK.get_ptr_mut(0) else { return };
-    // SAFETY: a per-CPU value that only this program uses, with preemption disabled; and a value
+    let Some(walk) = WALK.get_ptr_mut(L::WALK) else { return };
+    // SAFETY: a per-CPU value that only such programs use, with preemption disabled; and a value
     // of a hash map that the user side replaces as a whole.
     let (walk, process) = unsafe { (&mut *walk, &*process) };
     let regs = &draft.event.regs;
@@ -119,12 +146,12 @@ pub fn walk<L: Looping, const BYTES: usize>(draft: &mut Draft<BYTES>) {
 }
 
 /// Keeps the frame that the walk is at and goes on to its caller; 1 ends the loop.
-extern "C" fn advance(index: u64, context: *mut Loop) -> i64 {
+extern "C" fn advance<L: Looping>(index: u64, context: *mut Loop) -> i64 {
     // SAFETY: the context that `walk` passed.
     let (walk, frames) = unsafe { (&mut *(*context).walk, (*context).frames) };
     let lookup = walk.frame.lookup();
     // An address outside of all code is no frame.
-    if !know_rule(walk, lookup) {
+    if !know_rule::<L>(walk, lookup) {
         return 1;
     }
     let interrupted = walk.frame.position as u32 == Position::Interrupted as u32 && index > 0;
@@ -165,7 +192,10 @@ fn leave(walk: &mut Walk) -> i64 {
 /// Finds the rule for the instruction that an address lies in: the one found there before, else by
 /// search.
 #[inline(always)]
-fn know_rule(walk: &mut Walk, lookup: u64) -> bool {
+fn know_rule<L: Looping>(walk: &mut Walk, lookup: u64) -> bool {
+    if !L::REMEMBERS {
+        return search(walk, lookup) == 0;
+    }
     let generation = walk.process.generation;
     let slot = found_before(lookup);
     if let Some(found) = &slot

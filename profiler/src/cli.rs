@@ -109,6 +109,12 @@ pub struct RecordArgs {
     #[arg(long, value_name = "SIZE", default_value = RING_SIZE, value_parser = values::bytes)]
     pub ring_size: u64,
 
+    /// Also look what runs, so many times a second on each CPU: names long polls that compute.
+    ///
+    /// 99 is usual. It takes stacks of the target's threads while they run.
+    #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub on_cpu: Option<u32>,
+
     /// Measure what the kernel programs themselves cost.
     #[arg(long)]
     pub bpf_stats: bool,
@@ -141,6 +147,7 @@ impl RecordArgs {
             max_size: None,
             symbols: SymbolArgs::default(),
             ring_size: values::bytes(RING_SIZE).expect("the default is valid"),
+            on_cpu: None,
             bpf_stats: false,
             bpf_log: false,
             check_stacks: false,
@@ -228,6 +235,10 @@ pub struct SelectArgs {
     /// Only threads of this name or id; may be repeated.
     #[arg(long, value_name = "NAME|TID")]
     pub thread: Vec<String>,
+
+    /// Keep in pictures what leads to the code that runs: the start of a thread, the runtime's loop.
+    #[arg(long)]
+    pub full_stacks: bool,
 }
 
 impl SelectArgs {
@@ -237,6 +248,7 @@ impl SelectArgs {
             states: (!self.state.is_empty()).then(|| self.state.clone()),
             pools: self.pool.clone(),
             threads: self.thread.clone(),
+            full_stacks: self.full_stacks,
         }
     }
 }

@@ -204,6 +204,12 @@ pub fn events(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> 
     for interval in &recording.intervals {
         line(&Record::Interval(interval.clone()))?;
     }
+    if let Some(sampling) = recording.sampling {
+        line(&Record::Sampling(sampling))?;
+    }
+    for sample in &recording.samples {
+        line(&Record::Sample(*sample))?;
+    }
     for totals in &recording.totals {
         line(&Record::Totals(totals.clone()))?;
     }

@@ -107,9 +107,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
         terminal::say(&format!("wrote {}", path.display()));
     }
     match args.format {
-        Some(format) => {
-            print(|out| write(&report, format, request.selection.states.as_deref(), out))
-        }
+        Some(format) => print(|out| write(&report, format, &request.selection, out)),
         None if request.outputs.files.is_empty() => {
             print_summary(&report, request.selection.states.as_deref())
         }
@@ -127,7 +125,7 @@ pub fn write_outputs(
     let threads_and_pools = Selection { states: None, ..request.selection.clone() };
     let report = analysis::analyze_selected(recording, names, &threads_and_pools)?;
     for (path, format) in &request.outputs.files {
-        write_file(path, |out| write(&report, *format, request.selection.states.as_deref(), out))?;
+        write_file(path, |out| write(&report, *format, &request.selection, out))?;
     }
     Ok(report)
 }
@@ -194,11 +192,15 @@ pub fn recording_path(outputs: &Outputs, default_name: &str) -> PathBuf {
 fn write(
     report: &Report,
     format: Format,
-    states: Option<&[State]>,
+    selection: &Selection,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let by_default = (format.is_picture()).then(|| analysis::default_states(report));
-    format.render()(&in_states(report, states.or(by_default.as_deref())), out)
+    let report = in_states(report, selection.states.as_deref().or(by_default.as_deref()));
+    if format.is_picture() && !selection.full_stacks {
+        return format.render()(&analysis::without_plumbing(report.into_owned()), out);
+    }
+    format.render()(&report, out)
 }
 
 fn in_states<'report>(report: &'report Report, states: Option<&[State]>) -> Cow<'report, Report> {

@@ -14,8 +14,8 @@ use stallscope::{
     },
     recording::{
         CodeAddress, Counters, End, Ending, FrameKind, Host, Interval, Mapping, Missing, Module,
-        NamedFrame, Options, RawFrame, Recording, ResolvedName, Session, StackEnd, Target,
-        ThreadName, ThreadTotals, UserStack, Why,
+        NamedFrame, Options, RawFrame, Recording, ResolvedName, Sample, Sampling, Session,
+        StackEnd, Target, ThreadName, ThreadTotals, UserStack, Why,
         facts::{EndReason, ModuleId, Observer, UserStackId},
     },
     units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid},
@@ -25,6 +25,33 @@ const START: Ktime = Ktime(1_000_000_000);
 
 fn at(ms: u64) -> Ktime {
     Ktime(START.0 + ms * 1_000_000)
+}
+
+fn session(pid: Pid) -> Session {
+    Session {
+        recorder: "0.1.0".to_owned(),
+        target: Target {
+            pid,
+            exe: "/srv/app".into(),
+            command: vec!["/srv/app".to_owned(), "--port".to_owned(), "80".to_owned()],
+            build_id: vec![0x4c, 0x2f],
+            container: None,
+        },
+        host: Host {
+            kernel: "6.12.41".to_owned(),
+            arch: "x86_64".to_owned(),
+            cpus: 8,
+            boot_id: "5f9a".to_owned(),
+        },
+        options: Options {
+            min_block: Nanos(100_000),
+            children: false,
+            hook: "sched_exit_tp".to_owned(),
+        },
+        start: START,
+        start_unix_ns: 1_772_366_400_123_456_789,
+        boot_minus_monotonic: Nanos(0),
+    }
 }
 
 fn recording() -> Recording {
@@ -42,30 +69,7 @@ fn recording() -> Recording {
     };
     let main = NamedFrame { function: "main".to_owned(), file: None, line: None };
     Recording {
-        session: Session {
-            recorder: "0.1.0".to_owned(),
-            target: Target {
-                pid,
-                exe: "/srv/app".into(),
-                command: vec!["/srv/app".to_owned(), "--port".to_owned(), "80".to_owned()],
-                build_id: vec![0x4c, 0x2f],
-                container: None,
-            },
-            host: Host {
-                kernel: "6.12.41".to_owned(),
-                arch: "x86_64".to_owned(),
-                cpus: 8,
-                boot_id: "5f9a".to_owned(),
-            },
-            options: Options {
-                min_block: Nanos(100_000),
-                children: false,
-                hook: "sched_exit_tp".to_owned(),
-            },
-            start: START,
-            start_unix_ns: 1_772_366_400_123_456_789,
-            boot_minus_monotonic: Nanos(0),
-        },
+        session: session(pid),
         threads: vec![ThreadName { at: START, pid, tid, name: name.clone() }],
         modules: HashMap::from([(
             ModuleId(0),
@@ -119,6 +123,14 @@ fn recording() -> Recording {
             (address(0x1f), ResolvedName::Frames(vec![main])),
             (address(0x10), ResolvedName::Missing(Missing::NoSymbolHere)),
         ]),
+        sampling: Some(Sampling { frequency: 99 }),
+        samples: vec![Sample {
+            at: at(6),
+            pid,
+            tid,
+            user_stack: Some(UserStackId(0)),
+            kernel_stack: None,
+        }],
         stack_check: None,
         ending: Ending::Finished(End {
             end: at(10),

@@ -11,8 +11,8 @@ use std::{fs, path::Path};
 use stallscope::{
     analysis::{
         Report, default_states,
-        report::{Frame, FrameKind, Reason, Role, Site, StackQuality, State},
-        select_states,
+        report::{Frame, FrameKind, Origin, Reason, Role, Site, StackQuality, State},
+        select_states, without_plumbing,
     },
     render::{Format, Style, summary},
 };
@@ -24,13 +24,13 @@ fn rendered(report: &Report, format: Format) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// As the pipeline does: pictures show a choice of states.
+/// As the pipeline does: pictures show a choice of states and no plumbing.
 fn for_format(report: Report, format: Format) -> Report {
-    let states = format.is_picture().then(|| default_states(&report));
-    match states {
-        Some(states) => select_states(report, &states),
-        None => report,
+    if !format.is_picture() {
+        return report;
     }
+    let states = default_states(&report);
+    without_plumbing(select_states(report, &states))
 }
 
 /// inferno's script is not ours, and in a golden file it would hide what is.
@@ -76,7 +76,8 @@ fn named(function: &str, kind: FrameKind) -> Frame {
 }
 
 fn unnamed(module: Option<&str>, address: u64, kind: FrameKind) -> Frame {
-    Frame { function: None, ..frame("", module, address, kind) }
+    let origin = if module.is_some() { Origin::Unknown } else { Origin::Library };
+    Frame { function: None, origin, ..frame("", module, address, kind) }
 }
 
 #[test]
@@ -202,13 +203,56 @@ fn a_picture_of_nothing_says_so_in_words() {
     }
 }
 
+/// The first paragraph of the summary in one line.
+fn headline(report: &Report) -> String {
+    let text = rendered(report, Format::Text);
+    text.split("\n\n").next().unwrap().replace('\n', " ")
+}
+
+#[test]
+fn the_first_line_says_what_is_the_matter() {
+    let by = "62.5 % in `price::lookup` sleeping (src/price.rs:88)";
+    let starved = "pool tokio-runtime-worker: 4 of 4 workers blocked for 2.31 s in 3 windows; 80.0 % in \
+                   `price::lookup` sleeping (src/price.rs:88)";
+    assert_eq!(headline(&starving()), starved);
+
+    // Windows that are a small part of the recording are not what the pool suffers from.
+    let mut report = starving();
+    report.starvation.truncate(1);
+    report.starvation[0].end_ns = report.starvation[0].start_ns + 2_000_000;
+    let expected = format!(
+        "pool tokio-runtime-worker: workers blocked 60.0 % of their time, all 4 at once for 2.00 ms in \
+         1 window; {by}"
+    );
+    assert_eq!(headline(&report), expected);
+
+    report.starvation.clear();
+    report.pools[0].blocked_curve = vec![(0, 1, 4), (1_000, 3, 4), (2_000, 0, 4)];
+    let expected = format!(
+        "pool tokio-runtime-worker: workers blocked 60.0 % of their time, at most 3 of 4 at once; {by}"
+    );
+    assert_eq!(headline(&report), expected);
+
+    report.pools[0].workers = 1;
+    assert!(headline(&report).contains("its worker blocked 60.0 % of its time, never for"));
+
+    report.quality.unfinished = true;
+    let expected = format!("pool tokio-runtime-worker: workers blocked for at least 24.0 s; {by}");
+    assert_eq!(headline(&report), expected);
+
+    let none = "Nothing was blocked: no worker waited inside a task for 100 µs or longer.";
+    assert_eq!(headline(&support::healthy()), none);
+    let none = "No async runtime or thread pool was recognised, so no wait can be called blocked.";
+    assert_eq!(headline(&empty()), none);
+}
+
 #[test]
 fn colours_are_only_for_terminals() {
     let mut bytes = Vec::new();
     summary(&starving(), &mut bytes, Style::Terminal).unwrap();
     let coloured = String::from_utf8(bytes).unwrap();
     let plain = rendered(&starving(), Format::Text);
-    assert!(coloured.contains("\x1b[1;31mblocked 60.0 %\x1b[0m"), "{coloured}");
+    assert!(coloured.contains("\x1b[1;31m4 of 4 workers blocked"), "{coloured}");
     assert!(!plain.contains('\x1b'), "{plain}");
     let mut stripped = coloured;
     for escape in ["\x1b[1;31m", "\x1b[1m", "\x1b[2m", "\x1b[0m"] {

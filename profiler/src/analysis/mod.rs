@@ -22,7 +22,7 @@ use anyhow::Result;
 use profiler_common::counter::Counter;
 
 pub use report::Report;
-pub use select::{Selection, default_states, select_states};
+pub use select::{Selection, default_states, select_states, without_plumbing};
 
 use crate::{
     recording::{EndReason, Ending, RawFrame, Recording, StackCheck},

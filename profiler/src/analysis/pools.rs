@@ -100,7 +100,8 @@ fn finish(drafts: Vec<Draft>, sites: Sites<'_>) -> Numbers {
                 start_ns: window.start_ns,
                 end_ns: window.end_ns,
                 workers: window.workers,
-                sites: window.sites.into_iter().map(|site| places[site]).collect(),
+                sites: window.sites.iter().map(|(site, _)| places[*site]).collect(),
+                held_ns: window.sites.iter().map(|(_, held)| *held).collect(),
             });
         }
         pools.push(Pool {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use crate::runtime::{Reason, Role, State};
+pub use crate::runtime::{Origin, Reason, Role, State};
 
 /// The value of [`Report::schema`].
 pub const SCHEMA: &str = "stallscope.report/1";
@@ -296,6 +296,8 @@ pub struct Frame {
     pub kind: FrameKind,
     /// Why it has no name.
     pub missing: Option<String>,
+    /// Whose code it is; pictures leave out what is `plumbing`.
+    pub origin: Origin,
 }
 
 /// What kind of frame it is.
@@ -327,4 +329,6 @@ pub struct Starvation {
     pub workers: u32,
     /// Indices into [`Report::sites`], the one that held the most worker time first.
     pub sites: Vec<usize>,
+    /// For each of these sites how much worker time it held in this span.
+    pub held_ns: Vec<u64>,
 }

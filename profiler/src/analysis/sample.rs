@@ -87,6 +87,8 @@ impl Sample {
             totals: Vec::new(),
             counters: Counters(BTreeMap::new()),
             names: HashMap::new(),
+            sampling: None,
+            samples: Vec::new(),
             stack_check: None,
             ending: Ending::Finished(end),
         };

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{
     accounts::Account,
-    report::{Report, State},
+    report::{Origin, Report, State},
 };
 use crate::{failure::Failure, runtime::NO_RUNTIME};
 
@@ -17,6 +17,8 @@ pub struct Selection {
     pub pools: Vec<String>,
     /// Only threads of these ids or names; all if empty.
     pub threads: Vec<String>,
+    /// Pictures show the way to the code that is run, too.
+    pub full_stacks: bool,
 }
 
 /// The states that a picture shows if nobody says otherwise: the defect, or, where no runtime was
@@ -32,6 +34,15 @@ pub fn default_states(report: &Report) -> Vec<State> {
 pub fn select_states(mut report: Report, states: &[State]) -> Report {
     report.states.retain(|state| states.contains(state));
     keep_sites(&mut report, |state, _| states.contains(&state));
+    report
+}
+
+/// The report without the frames that only lead to the code that is run. Sites stay apart, and what
+/// they add up to stays.
+pub fn without_plumbing(mut report: Report) -> Report {
+    for site in &mut report.sites {
+        site.frames.retain(|frame| frame.origin != Origin::Plumbing);
+    }
     report
 }
 
@@ -91,7 +102,8 @@ fn keep_sites(report: &mut Report, keep: impl Fn(State, u32) -> bool) {
     }
     report.sites.retain(|site| keep(site.state, site.pool));
     for window in &mut report.starvation {
-        window.sites =
-            window.sites.iter().filter_map(|site| moved.get(*site).copied().flatten()).collect();
+        let held = window.sites.iter().zip(&window.held_ns);
+        let left = held.filter_map(|(site, ns)| Some((moved.get(*site).copied().flatten()?, *ns)));
+        (window.sites, window.held_ns) = left.unzip();
     }
 }

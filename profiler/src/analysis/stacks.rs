@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::report::{Frame, FrameKind, KERNEL_HIDDEN, StackQuality};
+use super::report::{Frame, FrameKind, KERNEL_HIDDEN, Origin, StackQuality};
 use crate::{
     recording::{
         CodeAddress, FrameKind as RawKind, KernelStackId, Missing, Part, RawFrame, Recording,
@@ -77,12 +77,31 @@ impl<'a> Stacks<'a> {
 
     /// The report's frames: root to leaf, user then kernel.
     pub fn frames(&self, user: Option<UserStackId>, kernel: Option<KernelStackId>) -> Vec<Frame> {
-        let user = user.and_then(|id| self.recording.user_stacks.get(&id));
         let kernel = kernel.map_or(&[][..], |id| self.kernel(id));
-        let user = user.into_iter().flat_map(|stack| stack.frames.iter().rev().copied());
-        user.chain(kernel.iter().rev().map(|address| kernel_frame(*address)))
-            .flat_map(|frame| self.place(&frame).report.iter().cloned())
-            .collect()
+        let kernel = kernel.iter().rev().map(|address| kernel_frame(*address));
+        let kernel = kernel.flat_map(|frame| self.place(&frame).report.iter().cloned());
+        let mut frames = user.map_or_else(Vec::new, |id| self.user_frames(id));
+        frames.extend(kernel);
+        frames
+    }
+
+    /// The report's frames of a user stack, root to leaf.
+    fn user_frames(&self, id: UserStackId) -> Vec<Frame> {
+        let (Some(walked), Some(stack)) = (self.recording.user_stacks.get(&id), self.user(id))
+        else {
+            return Vec::new();
+        };
+        let frames = walked.frames.iter().rev().flat_map(|frame| &self.place(frame).report);
+        let left_out = runtime::plumbing::left_out(&stack.frames);
+        let read = frames.zip(left_out.iter().rev()).map(|(frame, left_out)| {
+            let origin = match (frame.origin, left_out) {
+                (_, true) => Origin::Plumbing,
+                (Origin::Plumbing, false) => Origin::Library,
+                (origin, false) => origin,
+            };
+            Frame { origin, ..frame.clone() }
+        });
+        read.collect()
     }
 
     /// A kernel stack, leaf first, from the caller of the scheduler on. What the hook put before
@@ -124,8 +143,10 @@ fn place(recording: &Recording, address: CodeAddress, name: &ResolvedName) -> Pl
         address: Some(format!("{at:#x}")),
         kind,
         missing: None,
+        // Told below, by name and file.
+        origin: Origin::Library,
     };
-    let report = match name {
+    let mut report = match name {
         ResolvedName::Missing(why) => {
             vec![Frame { missing: Some(missing(*why).to_owned()), ..frame }]
         }
@@ -145,8 +166,11 @@ fn place(recording: &Recording, address: CodeAddress, name: &ResolvedName) -> Pl
         let (function, file) = (frame.function.as_deref(), frame.file.as_deref());
         runtime::Frame::new(address, function, file, frame.module.as_deref())
     };
-    let runtime = report.iter().rev().map(read).collect();
-    Place { report, runtime }
+    let runtime: Vec<_> = report.iter().map(read).collect();
+    for (frame, read) in report.iter_mut().zip(&runtime) {
+        frame.origin = if kind == FrameKind::Kernel { Origin::Library } else { read.origin };
+    }
+    Place { report, runtime: runtime.into_iter().rev().collect() }
 }
 
 /// `module+0xaddress`, or the address alone where there is no file.

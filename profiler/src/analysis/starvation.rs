@@ -22,8 +22,8 @@ pub struct Window {
     pub end_ns: u64,
     /// How many workers there were when it began.
     pub workers: u32,
-    /// The sites that held workers in it, the one that held the most worker time first.
-    pub sites: Vec<usize>,
+    /// The sites that held workers in it and the worker time that each held, the most first.
+    pub sites: Vec<(usize, u64)>,
 }
 
 /// `(t, k, n)`: from `t` on, `k` of `n` workers were blocked. Empty if there never was a worker.
@@ -89,7 +89,7 @@ pub fn windows(lines: &[WorkerLine], curve: &[(u64, u32, u32)]) -> Vec<Window> {
     windows
 }
 
-fn holders(lines: &[WorkerLine], start_ns: u64, end_ns: u64) -> Vec<usize> {
+fn holders(lines: &[WorkerLine], start_ns: u64, end_ns: u64) -> Vec<(usize, u64)> {
     let mut held: HashMap<usize, u64> = HashMap::new();
     for line in lines {
         // In order and not overlapping: those before the window can be skipped at once.
@@ -101,7 +101,7 @@ fn holders(lines: &[WorkerLine], start_ns: u64, end_ns: u64) -> Vec<usize> {
     }
     let mut sites: Vec<_> = held.into_iter().collect();
     sites.sort_unstable_by_key(|(site, time)| (std::cmp::Reverse(*time), *site));
-    sites.into_iter().map(|(site, _)| site).collect()
+    sites
 }
 
 fn count(steps: i64) -> u32 {
@@ -134,13 +134,17 @@ mod tests {
         line
     }
 
-    /// Windows as `(start, end, workers, sites)`, in characters of the drawing.
-    fn check(drawing: &[&str], expected: &[(u64, u64, u32, &[usize])]) {
+    /// `(start, end, workers, [(site, held)])`, in characters of the drawing.
+    type Drawn<'a> = (u64, u64, u32, &'a [(usize, u64)]);
+
+    fn check(drawing: &[&str], expected: &[Drawn<'_>]) {
         let lines: Vec<_> = drawing.iter().map(|drawing| line(drawing)).collect();
         let found: Vec<_> = windows(&lines, &curve(&lines))
             .into_iter()
             .map(|window| {
-                (window.start_ns / 500_000, window.end_ns / 500_000, window.workers, window.sites)
+                let sites = window.sites.iter().map(|(site, held)| (*site, held / 500_000));
+                let (start, end) = (window.start_ns / 500_000, window.end_ns / 500_000);
+                (start, end, window.workers, sites.collect::<Vec<_>>())
             })
             .collect();
         let expected: Vec<_> = expected
@@ -158,7 +162,7 @@ mod tests {
                 "--bbbbbbbbbbbbbbbb--",
                 "------aaaaaaaa------",
             ],
-            &[(6, 14, 3, &[0, 1])],
+            &[(6, 14, 3, &[(0, 16), (1, 8)])],
         );
     }
 
@@ -170,10 +174,13 @@ mod tests {
 
     #[test]
     fn gaps_below_a_millisecond_are_merged_and_windows_below_one_dropped() {
-        check(&["aaaa-aaaa--aaaa", "bbbbbbbbbbbbbbb"], &[(0, 9, 2, &[1, 0]), (11, 15, 2, &[0, 1])]);
-        check(&["--a----aa--", "bbbbbbbbbbb"], &[(7, 9, 2, &[0, 1])]);
+        check(
+            &["aaaa-aaaa--aaaa", "bbbbbbbbbbbbbbb"],
+            &[(0, 9, 2, &[(1, 9), (0, 8)]), (11, 15, 2, &[(0, 4), (1, 4)])],
+        );
+        check(&["--a----aa--", "bbbbbbbbbbb"], &[(7, 9, 2, &[(0, 2), (1, 2)])]);
         // Two halves of a millisecond with a short gap are one window of three halves.
-        check(&["--a-a------", "bbbbbbbbbbb"], &[(2, 5, 2, &[1, 0])]);
+        check(&["--a-a------", "bbbbbbbbbbb"], &[(2, 5, 2, &[(1, 3), (0, 2)])]);
     }
 
     #[test]
@@ -184,7 +191,7 @@ mod tests {
                 "....bbbb..",
                 "......----",
             ],
-            &[(0, 6, 1, &[0, 1])],
+            &[(0, 6, 1, &[(0, 6), (1, 2)])],
         );
         check(&["..........", ".........."], &[]);
     }
@@ -196,7 +203,7 @@ mod tests {
                 "aaaaaaaabb", //
                 "ccbbbbbbbb",
             ],
-            &[(0, 10, 2, &[1, 0, 2])],
+            &[(0, 10, 2, &[(1, 10), (0, 8), (2, 2)])],
         );
     }
 

@@ -7,7 +7,7 @@ use super::{
     Selection, analyze, analyze_selected, default_states,
     report::{FrameKind, Reason, Report, Role, StackQuality, State},
     sample::{Sample, Wait},
-    select_states,
+    select_states, without_plumbing,
 };
 use crate::failure::Failure;
 
@@ -297,7 +297,12 @@ fn a_selection_leaves_what_was_asked_for() {
     let names = sample.names();
     let select = |states: Option<Vec<State>>, pools: &[&str], threads: &[&str]| {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        let selection = Selection { states, pools: owned(pools), threads: owned(threads) };
+        let selection = Selection {
+            states,
+            pools: owned(pools),
+            threads: owned(threads),
+            ..Selection::default()
+        };
         analyze_selected(&sample.recording, &names, &selection)
     };
     let check = |report: &Report, expected: &[(State, u64)]| {
@@ -335,4 +340,35 @@ fn where_no_runtime_is_recognised_everything_but_idle_is_shown() {
     sample.wait(wait(3, (0, 49, 49), PLAIN)).totals(3, "t", 0, 0);
     let states = default_states(&report(&sample));
     assert_eq!(states, [State::Runnable, State::Blocked, State::Allowed, State::Unknown]);
+}
+
+#[test]
+fn pictures_leave_out_plumbing_and_the_report_has_every_frame() {
+    const TASK: &[&str] = &[
+        "clock_nanosleep",
+        "orders::handler::{{closure}}",
+        "tokio::runtime::task::core::Core<T,S>::poll",
+        "tokio::runtime::scheduler::multi_thread::worker::Context::run_task",
+        "start_thread",
+    ];
+    // The same task reached by another way is another site, whatever a picture shows of it.
+    let other_way = [&TASK[..3], &["tokio::runtime::task::raw::poll"], &TASK[3..]].concat();
+    let mut sample = Sample::new(10_000_000);
+    for (at, stack) in [(0, TASK), (1, &other_way)] {
+        let out = at * 1_000_000;
+        let span = (out, out + 500_000, out + 500_000);
+        sample.wait(Wait { tid: 1, span, syscall: Some(libc::SYS_clock_nanosleep), stack });
+    }
+    sample.totals(1, "tokio-rt-worker", 0, 0);
+    let report = analyze(&sample.recording, &sample.names()).unwrap();
+    let shape = |report: &Report| {
+        let sites = report.sites.iter();
+        sites.map(|site| (site.total_ns, site.frames.len())).collect::<Vec<_>>()
+    };
+    assert_eq!(shape(&report), [(500_000, 5), (500_000, 6)]);
+    let picture = without_plumbing(report);
+    assert_eq!(shape(&picture), [(500_000, 2), (500_000, 2)]);
+    let names: Vec<_> =
+        picture.sites[0].frames.iter().filter_map(|frame| frame.function.as_deref()).collect();
+    assert_eq!(names, ["orders::handler::{{closure}}", "clock_nanosleep"]);
 }

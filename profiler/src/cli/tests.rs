@@ -68,6 +68,15 @@ fn states_add_up_and_none_means_the_default() {
         else {
             panic!("{options}")
         };
-        assert_eq!(args.select.selection().states, expected, "{options}");
+        let expected = Selection { states: expected, ..Selection::default() };
+        assert_eq!(args.select.selection(), expected, "{options}");
+    }
+    for command in ["report a.stall", "record -p 1"] {
+        let select = match parse(&format!("stallscope {command} --full-stacks")).unwrap() {
+            Command::Report(args) => args.select,
+            Command::Record(args) => args.select,
+            _ => panic!("{command}"),
+        };
+        assert!(select.selection().full_stacks, "{command}");
     }
 }

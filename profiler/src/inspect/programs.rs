@@ -82,6 +82,7 @@ fn at(probe: &Probe, hook: HookPath) -> anyhow::Result<BTreeMap<String, Figures>
         min_block: Nanos(100_000),
         hook,
         ring_bytes: 64 << 10,
+        on_cpu: None,
         threads_max: 1,
         kept_stacks_max: 1,
         stack_copies: StackCopies::WhereNeeded,
@@ -92,6 +93,7 @@ fn at(probe: &Probe, hook: HookPath) -> anyhow::Result<BTreeMap<String, Figures>
         split_at_exec: true,
         min_block: Nanos(0),
         stack_copies: StackCopies::Always,
+        on_cpu: probe.bpf_loop.then_some(1),
         log: true,
         ..plain
     };

@@ -13,6 +13,8 @@ pub enum Event<'bytes> {
     Interval(&'bytes IntervalEvent, UserPart<'bytes>),
     /// The registers and stacks of a thread that is off-CPU; no times.
     Swept(&'bytes IntervalEvent, UserPart<'bytes>),
+    /// The registers and stacks of a thread on a CPU, at the end of its span.
+    Sample(&'bytes IntervalEvent, UserPart<'bytes>),
     /// A thread ended; its totals are final.
     ThreadEnded(ThreadEvent),
     /// A process replaced its program.
@@ -64,6 +66,9 @@ pub fn parse(bytes: &[u8]) -> Option<Event<'_>> {
         }
         kind if kind == Kind::Swept as u32 => {
             interval().map(|(event, user)| Event::Swept(event, user))
+        }
+        kind if kind == Kind::Sample as u32 => {
+            interval().map(|(event, user)| Event::Sample(event, user))
         }
         kind if kind == Kind::ThreadEnded as u32 => thread().map(Event::ThreadEnded),
         kind if kind == Kind::Exec as u32 => thread().map(Event::Exec),

@@ -10,14 +10,17 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, Iter, KProbe},
-    util::nr_cpus,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, Stack},
+    programs::{
+        BtfTracePoint, Iter, KProbe, PerfEvent,
+        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
+    },
+    util::{nr_cpus, online_cpus},
 };
 use profiler_common::{
     config::{HookPath, Window},
     counter::Counter,
-    state::ThreadState,
+    state::{Slot, ThreadState},
 };
 
 use super::{
@@ -75,6 +78,9 @@ pub enum Progress {
 /// `BPF_NOEXIST` of `linux/bpf.h`: enter only what is not there.
 const BPF_NOEXIST: u64 = 1;
 
+/// How many times the reader is woken while the ring buffer fills up.
+const RING_MARKS: u32 = 16;
+
 /// What is to be recorded.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -96,6 +102,8 @@ pub struct Request {
     pub kept_stacks_max: u32,
     /// When user stacks are copied.
     pub stack_copies: StackCopies,
+    /// How many times a second it is looked what each CPU runs; `None` for not at all.
+    pub on_cpu: Option<u32>,
     /// Whether the kernel side writes its debug log.
     pub log: bool,
 }
@@ -148,6 +156,7 @@ impl Programs {
         let mut window: Array<_, Window> = map(&mut ebpf, "WINDOW")?;
         window.set(0, Window::CLOSED, 0).context("cannot write the window")?;
         let mut programs = Self { ebpf, btf, has_sweep: probe.sleepable_iter };
+        programs.free_slots(0..request.threads_max)?;
         programs.load_iterator("roll_call")?;
         if programs.has_sweep {
             programs.load_iterator("sweep")?;
@@ -172,6 +181,9 @@ impl Programs {
             _ => "sched_switch",
         };
         programs.attach_tracepoint(switch, "sched_switch")?;
+        if let Some(frequency) = request.on_cpu {
+            programs.attach_clock("on_cpu", frequency)?;
+        }
         Ok(programs)
     }
 
@@ -246,12 +258,16 @@ impl Programs {
     /// # Errors
     /// If the map cannot be changed.
     pub fn forget_threads(&mut self) -> Result<()> {
-        let mut threads: HashMap<_, u64, ThreadState> = map(&mut self.ebpf, "THREADS")?;
-        let keys: Vec<u64> = threads.keys().collect::<Result<_, _>>()?;
-        for key in keys {
-            threads.remove(&key)?;
+        let mut threads: HashMap<_, u64, u32> = map(&mut self.ebpf, "THREADS")?;
+        let taken: Vec<(u64, u32)> = threads.iter().collect::<Result<_, _>>()?;
+        for (key, _) in &taken {
+            threads.remove(key)?;
         }
-        Ok(())
+        let mut slots: Array<_, Slot> = map(&mut self.ebpf, "SLOTS")?;
+        for (_, slot) in &taken {
+            slots.set(*slot, Slot::default(), 0)?;
+        }
+        self.free_slots(taken.iter().map(|(_, slot)| *slot))
     }
 
     /// Says which instants belong to the window; `None` for none at all.
@@ -290,8 +306,19 @@ impl Programs {
     /// # Errors
     /// If the map cannot be read.
     pub fn threads(&mut self) -> Result<Vec<ThreadState>> {
-        let threads: HashMap<_, u64, ThreadState> = map(&mut self.ebpf, "THREADS")?;
-        threads.iter().map(|entry| entry.map(|(_, state)| state).map_err(Into::into)).collect()
+        let threads: HashMap<_, u64, u32> = map(&mut self.ebpf, "THREADS")?;
+        let taken: Vec<u32> =
+            threads.iter().map(|entry| Ok(entry?.1)).collect::<Result<_, MapError>>()?;
+        let slots: Array<_, Slot> = map(&mut self.ebpf, "SLOTS")?;
+        taken.iter().map(|slot| Ok(slots.get(slot, 0)?.state)).collect()
+    }
+
+    fn free_slots(&mut self, numbers: impl Iterator<Item = u32>) -> Result<()> {
+        let mut free: Stack<_, u32> = map(&mut self.ebpf, "FREE_SLOTS")?;
+        for number in numbers {
+            free.push(number, 0)?;
+        }
+        Ok(())
     }
 
     /// What was lost so far, all CPUs added up.
@@ -333,6 +360,25 @@ impl Programs {
         Ok(())
     }
 
+    /// Has a program run so many times a second on each CPU.
+    fn attach_clock(&mut self, name: &str, frequency: u32) -> Result<()> {
+        let program: &mut PerfEvent =
+            self.ebpf.program_mut(name).context("no such program")?.try_into()?;
+        program.load().with_context(|| format!("cannot load {name}"))?;
+        let cpus = online_cpus().map_err(|(_, error)| error).context("cannot tell the CPUs")?;
+        for cpu in cpus {
+            program
+                .attach(
+                    PerfEventConfig::Software(SoftwareEvent::CpuClock),
+                    PerfEventScope::AllProcessesOneCpu { cpu },
+                    SamplePolicy::Frequency(frequency.into()),
+                    false,
+                )
+                .with_context(|| format!("cannot attach {name} to the clock of CPU {cpu}"))?;
+        }
+        Ok(())
+    }
+
     fn attach_kprobes(&mut self, name: &str, functions: &[String]) -> Result<()> {
         let program: &mut KProbe =
             self.ebpf.program_mut(name).context("no such program")?.try_into()?;
@@ -371,6 +417,7 @@ pub(super) fn load_object(
         ("PT_REGS_OFFSET", PT_REGS_OFFSET),
         ("TASK_ON_CPU_BYTES", probe.on_cpu_bytes),
         ("KERNEL_STACK_SKIP", skip),
+        ("RING_MARK_BITS", (request.ring_bytes / RING_MARKS).ilog2()),
         ("COPY_ALWAYS", request.stack_copies as u32),
     ]
     .into_iter()
@@ -385,6 +432,8 @@ pub(super) fn load_object(
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries("EVENTS", request.ring_bytes)
         .map_max_entries("THREADS", request.threads_max)
+        .map_max_entries("SLOTS", request.threads_max)
+        .map_max_entries("FREE_SLOTS", request.threads_max)
         .map_max_entries("PENDING", pending)
         .map_max_entries("FOUND", cpus)
         .map_max_entries("CHAINS", cpus)

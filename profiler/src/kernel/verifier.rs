@@ -99,6 +99,7 @@ fn load(program: &mut Program, attachment: &str, btf: &Btf) -> Result<(), Progra
         Program::BtfTracePoint(program) => program.load(attachment, btf),
         Program::Iter(program) => program.load(attachment, btf),
         Program::KProbe(program) => program.load(),
+        Program::PerfEvent(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

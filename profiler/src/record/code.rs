@@ -38,6 +38,10 @@ const SETTLING: Duration = Duration::from_millis(2);
 /// How long two such readings of a process are apart at least.
 const BETWEEN_READINGS: Duration = Duration::from_millis(50);
 
+/// The part of the time that reading the mappings of one process may take: a target that makes code
+/// and drops it again, in a loop, must not keep the recorder busy.
+const READING_SHARE: u32 = 20;
+
 /// The modules of a recording, and the processes that map them.
 #[derive(Default)]
 pub struct CodeMap {
@@ -83,6 +87,8 @@ struct ProcessCode {
     known: HashSet<(u64, u64, ModuleId)>,
     /// When its mappings were last read.
     refreshed: Option<Ktime>,
+    /// How long that took.
+    took: Duration,
     unexplained: Unexplained,
 }
 
@@ -123,6 +129,13 @@ impl CodeMap {
     pub fn refresh(&mut self, pid: Pid, at: Ktime, facts: &mut Vec<Record>) {
         self.due.remove(&pid);
         let read_at = super::clock::now();
+        self.refresh_at(pid, at, read_at, facts);
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.took = Duration::from_nanos(super::clock::now().since(read_at).0);
+        }
+    }
+
+    fn refresh_at(&mut self, pid: Pid, at: Ktime, read_at: Ktime, facts: &mut Vec<Record>) {
         let Ok(mappings) = target::mappings(pid) else {
             // A process that has ended has none. Asked cheaply: short processes end by the thousand
             // before their mappings can be read.
@@ -170,7 +183,7 @@ impl CodeMap {
             return;
         }
         let Some(ring) = &mut self.made else { return };
-        self.heard_until = super::clock::now();
+        let heard_before = std::mem::replace(&mut self.heard_until, super::clock::now());
         let mut made = Vec::new();
         let unheard = ring.take(|pid| self.processes.contains_key(&pid), &mut made);
         self.losses.mappings_unheard += unheard;
@@ -178,14 +191,16 @@ impl CodeMap {
             self.note(made);
         }
         if unheard > 0 {
-            // Any mapping of any process may have been replaced: the kernel side must not walk by
-            // what was read before.
-            let due = Instant::now();
-            for &pid in self.processes.keys() {
+            // Any mapping of any process may have been replaced since: the kernel side must not walk
+            // by what was read before.
+            let now = Instant::now();
+            for (&pid, process) in &mut self.processes {
+                process.history.doubt_everything(heard_before);
                 if let Some(tables) = &mut self.tables {
                     tables.remove(pid);
                 }
-                self.due.insert(pid, due);
+                let due = now + process.rest(self.heard_until);
+                self.due.entry(pid).and_modify(|known| *known = due.min(*known)).or_insert(due);
             }
         }
     }
@@ -193,19 +208,18 @@ impl CodeMap {
     fn note(&mut self, made: Made) {
         let pid = made.pid;
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        let age = process.refreshed.map_or(Duration::MAX, |refreshed| {
-            Duration::from_nanos(self.heard_until.since(refreshed).0)
-        });
+        let rest = process.rest(self.heard_until);
+        let age = process.age(self.heard_until);
         let wait = match process.history.note(made) {
             News::None => return,
-            News::Addition => SETTLING.max(BETWEEN_READINGS.saturating_sub(age)),
+            News::Addition => SETTLING.max(BETWEEN_READINGS.saturating_sub(age)).max(rest),
             News::Replacement => {
                 // By what is not there any more the kernel side must not walk: from here on it
                 // copies stacks, until the mappings have been read.
                 if let Some(tables) = &mut self.tables {
                     tables.remove(pid);
                 }
-                Duration::ZERO
+                rest
             }
         };
         let due = Instant::now() + wait;
@@ -420,6 +434,17 @@ impl CodeMap {
 }
 
 impl ProcessCode {
+    /// How long ago its mappings were read.
+    fn age(&self, now: Ktime) -> Duration {
+        self.refreshed
+            .map_or(Duration::MAX, |refreshed| Duration::from_nanos(now.since(refreshed).0))
+    }
+
+    /// How long its mappings are left unread, that reading them keeps to its share.
+    fn rest(&self, now: Ktime) -> Duration {
+        (self.took * READING_SHARE).saturating_sub(self.age(now))
+    }
+
     /// Adds a mapping to those that copied stacks are walked by.
     fn space_of(&mut self, mapped: &Mapped, modules: &Modules) {
         let Mapped { mapping, bias, module } = mapped;
@@ -454,6 +479,7 @@ impl ProcessCode {
     /// Whether a reading of the mappings may change how a walk went.
     fn is_worth_reading(&self, end: WalkEnd, placed: &Placed, captured: Ktime) -> bool {
         let is_older = self.refreshed.is_none_or(|refreshed| refreshed <= captured);
+        let is_rested = self.rest(super::clock::now()).is_zero();
         let helps = match (placed, end) {
             (Placed::Doubtful(_), _) => true,
             (_, WalkEnd::NoMapping(address)) => {
@@ -461,7 +487,7 @@ impl ProcessCode {
             }
             _ => false,
         };
-        is_older && helps
+        is_older && is_rested && helps
     }
 }
 

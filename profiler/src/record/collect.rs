@@ -21,7 +21,7 @@ use crate::{
         events::{self, UserPart},
     },
     recording::{
-        Interval, KernelStackId, Record, Regs, Session, UserStackId,
+        Interval, KernelStackId, Record, Regs, Sample, Session, UserStackId,
         file::{WriteError, Writer},
     },
     units::{Avma, Ktime, Nanos, Pid, Tid},
@@ -110,6 +110,7 @@ impl Collector {
         let is_of_session = |fact: &&Record| match fact {
             Record::Interval(interval) => interval.in_ > itself_at,
             Record::Totals(totals) => totals.to > itself_at,
+            Record::Sample(sample) => sample.at > itself_at,
             _ => true,
         };
         self.writer.append(&Record::Session(session))?;
@@ -148,6 +149,7 @@ impl Collector {
                 self.swept.insert(wait, Swept { regs: regs(event), user_stack, kernel_stack });
                 Ok(())
             }
+            Event::Sample(event, user) => self.sample(event, user),
             Event::ThreadEnded(event) => self.thread_ended(&event),
             Event::Exec(event) => {
                 let pid = Pid(event.state.tgid);
@@ -273,6 +275,13 @@ impl Collector {
             ..bare(pid, tid, event.span)
         };
         self.record(interval)
+    }
+
+    fn sample(&mut self, event: &IntervalEvent, user: UserPart<'_>) -> Result<(), WriteError> {
+        let at = Ktime(event.span.in_ns);
+        let (pid, tid) = (Pid(event.tgid), Tid(event.tid));
+        let (user_stack, kernel_stack) = self.stacks(event, user, at)?;
+        self.append(Record::Sample(Sample { at, pid, tid, user_stack, kernel_stack }))
     }
 
     fn record(&mut self, interval: Interval) -> Result<(), WriteError> {

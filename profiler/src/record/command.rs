@@ -59,6 +59,7 @@ pub fn run(args: &RecordArgs) -> Result<()> {
         children: args.children,
         hook: hook(args.hook),
         ring_bytes,
+        on_cpu: args.on_cpu,
         bpf_stats: args.bpf_stats,
         bpf_log: args.bpf_log,
         stack_copies: if args.check_stacks {

@@ -29,12 +29,12 @@ const VISIT_LIMIT: Duration = Duration::from_secs(5);
 const VISIT_STEP: Duration = Duration::from_millis(1);
 
 /// What was taken at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// Bytes of records.
-    pub bytes: usize,
-    /// There are no more.
-    pub all: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// All that there was.
+    All,
+    /// As much as is taken at once.
+    Some,
 }
 
 /// Takes up to [`BATCH`] records.
@@ -43,16 +43,14 @@ pub struct Taken {
 /// At the first fact that the recording refuses.
 pub fn take(events: &mut RingBuf<MapData>, collector: &mut Collector) -> Result<Taken, WriteError> {
     let begun = super::clock::now();
-    let mut bytes = 0;
     for _ in 0..BATCH {
         let Some(item) = events.next() else {
             collector.taken_until(Ktime(begun.0.saturating_sub(ON_THE_WAY.0)));
-            return Ok(Taken { bytes, all: true });
+            return Ok(Taken::All);
         };
-        bytes += item.len();
         collector.take(&item)?;
     }
-    Ok(Taken { bytes, all: false })
+    Ok(Taken::Some)
 }
 
 /// Takes every record that is there, after the end of the window.

@@ -72,6 +72,8 @@ pub struct Plan {
     pub hook: Option<HookPath>,
     /// Size of the ring buffer in bytes.
     pub ring_bytes: u32,
+    /// How many times a second it is looked what each CPU runs; `None` for not at all.
+    pub on_cpu: Option<u32>,
     /// Whether the run time of the kernel programs is measured.
     pub bpf_stats: bool,
     /// Whether the debug log of the kernel side is printed.
@@ -115,6 +117,14 @@ pub fn record(plan: &Plan, process: &Process, launched: Option<&Launched>) -> Re
     raise_file_limit();
     let probe = kernel::probe::probe()?;
     let hook = probe.hook(plan.hook)?;
+    if plan.on_cpu.is_some() && !probe.bpf_loop {
+        return Err(Failure::NotPermitted(format!(
+            "--on-cpu needs the helper bpf_loop, which Linux {} lacks (it came with 5.17); record \
+             without it",
+            probe.release
+        ))
+        .into());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(TABLE_THREADS)

@@ -16,13 +16,13 @@ use aya::maps::{MapData, RingBuf};
 use profiler_common::{config::HookPath, counter::Counter};
 use tokio::{io::unix::AsyncFd, sync::watch, time::MissedTickBehavior};
 
-use self::waits::{readable, told, until};
+use self::waits::{records, told, until};
 use super::{
     Outcome, Plan,
     check::Checker,
     clock,
     collect::Collector,
-    events::{self, Taken},
+    events::{self, Taken, tolerate},
     launch::Launched,
     prepare,
     progress::Progress,
@@ -32,7 +32,7 @@ use super::{
 use crate::{
     kernel::{self, Probe, Programs, StackCopies},
     recording::{
-        EndReason, Session,
+        EndReason, Record, Sampling, Session,
         file::{WriteError, Writer},
     },
     target::{self, Process},
@@ -46,12 +46,9 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 /// another one.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the ring buffer is left alone after it was emptied: waking up for every record is what
-/// taking it costs most.
-const PAUSE: Duration = Duration::from_millis(5);
-
-/// The part of the ring buffer that may fill up during such a pause.
-const PAUSE_FILLS: u32 = 16;
+/// How long the ring buffer is left alone after it was emptied, unless much of it fills up
+/// meanwhile: waking up for every record is what taking it costs most.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long mappings that are made are left to add up.
 const TOLD_PAUSE: Duration = Duration::from_millis(1);
@@ -108,6 +105,9 @@ pub async fn watch(
     if launched.is_none() {
         run.begin()?;
     }
+    if let Some(frequency) = plan.on_cpu {
+        tolerate(run.collector.append(Record::Sampling(Sampling { frequency })))?;
+    }
     events::take_during(run.programs.roll_call()?, run.events.get_mut(), &mut run.collector)?;
     if hook == HookPath::SwitchOut
         && let Some(sweep) = run.programs.sweep()?
@@ -136,7 +136,8 @@ impl Run<'_> {
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut ring_rests, mut told_rests) = (None, None);
+        let mut next_look = Instant::now();
+        let mut told_rests = None;
         let reason = loop {
             // Timers are looked after only when nothing is ready, which a busy target can put off.
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -168,14 +169,11 @@ impl Run<'_> {
                     self.collector.code.republish(&[module]);
                     Ok(())
                 }
-                ready = readable(ring_rests, &mut self.events) => {
-                    let mut ready = ready?;
-                    let taken = events::take(ready.get_inner_mut(), &mut self.collector);
-                    ring_rests = None;
-                    if let Ok(Taken { all: true, bytes }) = taken {
-                        ready.clear_ready();
-                        let calm = bytes < (self.plan.ring_bytes / PAUSE_FILLS) as usize;
-                        ring_rests = calm.then(|| Instant::now() + PAUSE);
+                looked = records(next_look, &mut self.events) => {
+                    looked?;
+                    let taken = events::take(self.events.get_mut(), &mut self.collector);
+                    if let Ok(Taken::All) = taken {
+                        next_look = Instant::now() + PAUSE;
                     }
                     taken.map(|_| ()).and_then(|()| self.begin_if_execed())
                 }

@@ -38,6 +38,10 @@ pub enum Record {
     End(End),
     /// What came out of checking the kernel's stacks, where that was asked for.
     StackCheck(StackCheck),
+    /// It was looked from time to time what ran.
+    Sampling(Sampling),
+    /// What a thread did on a CPU.
+    Sample(Sample),
 }
 
 /// What was recorded, how and where.
@@ -236,6 +240,28 @@ pub struct Interval {
     /// User stack, where one was taken.
     pub user_stack: Option<UserStackId>,
     /// Kernel stack, where one was taken.
+    pub kernel_stack: Option<KernelStackId>,
+}
+
+/// It was looked from time to time what ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// How many times a second, on each CPU.
+    pub frequency: u32,
+}
+
+/// What a thread did on a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// When.
+    pub at: Ktime,
+    /// The process.
+    pub pid: Pid,
+    /// The thread.
+    pub tid: Tid,
+    /// User stack, where one was taken.
+    pub user_stack: Option<UserStackId>,
+    /// Kernel stack, where it was in the kernel.
     pub kernel_stack: Option<KernelStackId>,
 }
 

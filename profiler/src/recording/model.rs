@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::facts::{
     CodeAddress, Counters, End, Interval, KernelStack, KernelStackId, Mapping, Module, ModuleId,
-    ResolvedName, Session, StackCheck, ThreadName, ThreadTotals, UserStack, UserStackId,
+    ResolvedName, Sample, Sampling, Session, StackCheck, ThreadName, ThreadTotals, UserStack,
+    UserStackId,
 };
 
 /// A whole recording, as far as the file could be read.
@@ -24,6 +25,10 @@ pub struct Recording {
     pub kernel_stacks: HashMap<KernelStackId, KernelStack>,
     /// Intervals, in order of their end.
     pub intervals: Vec<Interval>,
+    /// How often it was looked what ran; `None` for not at all.
+    pub sampling: Option<Sampling>,
+    /// What ran then, in order of time.
+    pub samples: Vec<Sample>,
     /// Final accounting, one a thread; empty if the recording is unfinished.
     pub totals: Vec<ThreadTotals>,
     /// What was lost.

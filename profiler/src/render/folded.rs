@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, io::Write};
 
-use super::own_code;
+use super::names::name;
 use crate::analysis::{
     Report,
-    report::{Frame, FrameKind, Site, StackQuality, State},
+    report::{Frame, FrameKind, Origin, Site, StackQuality, State},
 };
 
 /// One field of a folded line.
@@ -102,7 +102,7 @@ fn kind(frame: &Frame) -> FieldKind {
     if frame.function.is_none() {
         return FieldKind::Absent;
     }
-    match (frame.kind, own_code::is_own(frame)) {
+    match (frame.kind, frame.origin == Origin::Own) {
         (FrameKind::Kernel, _) => FieldKind::Kernel,
         (FrameKind::Jit | FrameKind::Interpreted, _) => FieldKind::Generated,
         (FrameKind::Native, true) => FieldKind::Own,
@@ -120,19 +120,4 @@ fn annotated(frame: &Frame) -> String {
         FrameKind::Kernel => "_[k]",
     };
     name(frame) + suffix
-}
-
-/// The function, or `[module+0xADDR]` where it has no name.
-pub fn name(frame: &Frame) -> String {
-    if let Some(function) = &frame.function {
-        return function.clone();
-    }
-    let module = match (&frame.module, frame.kind) {
-        // The file's name says enough in a picture; the JSON has the path.
-        (Some(path), _) => path.rsplit('/').next().unwrap_or(path).trim_matches(['[', ']']),
-        (None, FrameKind::Kernel) => "kernel",
-        (None, _) => "memory",
-    };
-    let address = frame.address.as_deref().unwrap_or("?");
-    format!("[{module}+0x{}]", address.strip_prefix("0x").unwrap_or(address))
 }

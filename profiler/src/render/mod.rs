@@ -4,7 +4,7 @@
 
 mod folded;
 mod json;
-mod own_code;
+mod names;
 mod quantity;
 mod svg;
 mod text;

@@ -1,5 +1,7 @@
 //! Times, shares and counts as a person reads them.
 
+use std::cmp::Reverse;
+
 /// Units of time, largest first, with their length in nanoseconds.
 const UNITS: [(&str, f64); 4] = [("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0)];
 
@@ -37,6 +39,30 @@ pub fn share(part: u64, whole: u64) -> String {
         _ if part < whole && percent > 99.9 => ">99.9 %".to_owned(),
         _ => format!("{percent:.1} %"),
     }
+}
+
+/// What each part is of their sum, as [`share`] writes it: rounded so that they add up to 100.0 %,
+/// `<0.1 %` counted as nothing.
+pub fn shares(parts: &[u64]) -> Vec<String> {
+    let whole: u128 = parts.iter().map(|part| u128::from(*part)).sum();
+    if whole == 0 {
+        return vec!["-".to_owned(); parts.len()];
+    }
+    let exact = || parts.iter().map(|part| u128::from(*part) * 1000);
+    let mut tenths: Vec<u128> = exact().map(|part| part / whole).collect();
+    let left = 1000 - tenths.iter().sum::<u128>();
+    let mut by_rest: Vec<(usize, u128)> = exact().map(|part| part % whole).enumerate().collect();
+    by_rest.sort_by_key(|(_, rest)| Reverse(*rest));
+    for (at, _) in by_rest.into_iter().take(left as usize) {
+        tenths[at] += 1;
+    }
+    let written = parts.iter().zip(tenths).map(|(part, tenths)| match tenths {
+        0 if *part > 0 => "<0.1 %".to_owned(),
+        1000 if u128::from(*part) < whole => ">99.9 %".to_owned(),
+        0 => "0 %".to_owned(),
+        _ => format!("{}.{} %", tenths / 10, tenths % 10),
+    });
+    written.collect()
 }
 
 /// A count with thousands separators: `12,345`.
@@ -87,6 +113,27 @@ mod tests {
         ] {
             assert_eq!(share(part, whole), expected, "{part} of {whole}");
         }
+    }
+
+    #[test]
+    fn shares_of_one_whole_add_up() {
+        for (parts, expected) in [
+            (&[1, 1, 1][..], &["33.4 %", "33.3 %", "33.3 %"][..]),
+            (&[2_666, 2_666, 2_668, 2_000], &["26.7 %", "26.6 %", "26.7 %", "20.0 %"]),
+            (&[999_999, 1, 0], &[">99.9 %", "<0.1 %", "0 %"]),
+            (&[5, 0], &["100.0 %", "0 %"]),
+            (&[0, 0], &["-", "-"]),
+            (&[u64::MAX, u64::MAX], &["50.0 %", "50.0 %"]),
+        ] {
+            assert_eq!(shares(parts), expected, "{parts:?}");
+        }
+        // Rounded one by one, these would be 100.4 %.
+        let parts = [u64::MAX; 7].map(|max| max / 7).map(|n| n - n % 3);
+        let shares = shares(&parts);
+        let tenths = shares.iter().map(|text| {
+            text.trim_end_matches(" %").replace('.', "").parse::<u32>().expect("a share")
+        });
+        assert_eq!(tenths.sum::<u32>(), 1000);
     }
 
     #[test]

@@ -85,6 +85,14 @@ pub fn label<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> Option<&'static
     found
 }
 
+/// Every label that there is.
+#[cfg(test)]
+pub fn all() -> std::collections::BTreeSet<&'static str> {
+    let modules = MODULES.iter().map(|(_, label)| *label);
+    let functions = FUNCTIONS.iter().map(|(_, _, label)| *label);
+    modules.chain(functions).chain(C_FUNCTIONS.iter().map(|(_, label)| *label)).collect()
+}
+
 fn label_of(path: &str) -> Option<&'static str> {
     let outer = names::outside_closures(path);
     let (scope, function) = names::split(outer);

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use super::{
     Reading, View,
     meaning::{Reason, Role, Scope, State},
-    names::{self, Job},
     stack::{Frame, Stack},
+    task::{self, Carriers, Job},
 };
 use crate::recording::{CodeAddress, StackEnd};
 
@@ -32,15 +32,23 @@ pub enum Mark {
     BlockOn,
 }
 
-/// A mark: modules, functions in them. The first row that fits counts.
-pub type Row = (Mark, &'static [&'static str], &'static [&'static str]);
+/// What functions say: the mark, modules, functions in them. The first row of a table that fits
+/// counts.
+pub type Row<M> = (M, &'static [&'static str], &'static [&'static str]);
+
+/// What a table says of a function.
+pub fn of<M: Copy>(rows: &[Row<M>], frame: &Frame) -> Option<M> {
+    rows.iter().find(|(_, modules, functions)| frame.is(modules, functions)).map(|row| row.0)
+}
 
 /// A runtime of this shape.
 pub struct Marks {
     /// Its functions.
-    pub rows: &'static [Row],
+    pub rows: &'static [Row<Mark>],
     /// What its tasks are.
     pub job: Job,
+    /// Its functions that are generic over the task first of all.
+    pub carriers: Carriers,
 }
 
 /// Where the standard library starts what a thread was made for; it is never inlined.
@@ -80,7 +88,7 @@ impl Marks {
             .frames
             .iter()
             .enumerate()
-            .filter_map(|(at, frame)| Some((at, self.mark(frame)?)))
+            .filter_map(|(at, frame)| Some((at, of(self.rows, frame)?)))
             .collect();
         let first =
             |wanted: Mark| marks.iter().find(|(_, mark)| *mark == wanted).map(|(at, _)| *at);
@@ -99,8 +107,7 @@ impl Marks {
             } else {
                 (State::Blocked, Some(Role::Worker))
             };
-            let task =
-                outermost_user_function(stack, at).map(|path| names::readable(path, self.job));
+            let task = task::name(&stack.frames[..=at], self.job, self.carriers);
             return Some(Reading { task, under_task: !may_wait, ..reading(state, role, at, view) });
         }
         let parked = first(Mark::Park);
@@ -123,13 +130,6 @@ impl Marks {
     fn has_blocking_threads(&self) -> bool {
         self.rows.iter().any(|(mark, ..)| *mark == Mark::Blocking)
     }
-
-    fn mark(&self, frame: &Frame) -> Option<Mark> {
-        self.rows
-            .iter()
-            .find(|(_, modules, functions)| frame.is(modules, functions))
-            .map(|row| row.0)
-    }
 }
 
 fn is_worker(reading: &Reading) -> bool {
@@ -148,12 +148,6 @@ fn reading(state: State, role: Option<Role>, below: usize, view: &View<'_>) -> R
         entry_hidden: None,
         in_pool_thread: false,
     }
-}
-
-/// The outermost function of the user's that the function at `from` called.
-pub fn outermost_user_function<'s>(stack: &'s Stack<'_>, from: usize) -> Option<&'s str> {
-    let mut below = stack.frames[..from].iter().rev().filter_map(|frame| frame.path.as_deref());
-    below.find(|path| names::is_user_code(path))
 }
 
 /// Where a whole stack's thread body is called.

@@ -90,6 +90,24 @@ pub enum Reason {
     Other,
 }
 
+impl Reason {
+    /// Every reason.
+    pub const ALL: &'static [Self] = &[
+        Self::Sleep,
+        Self::Futex,
+        Self::Socket,
+        Self::Pipe,
+        Self::File,
+        Self::Disk,
+        Self::Poll,
+        Self::PageFault,
+        Self::Process,
+        Self::Ipc,
+        Self::Stopped,
+        Self::Other,
+    ];
+}
+
 /// What one wait means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meaning {

@@ -4,20 +4,26 @@
 //! once, because one stack can explain another. A runtime is one `Description` in `RUNTIMES`;
 //! adding one changes nothing else.
 
+pub mod advice;
+mod crates;
 pub mod instances;
 pub mod labels;
 mod marks;
 pub mod meaning;
 pub mod names;
+mod origin;
+pub mod plumbing;
 mod rayon;
 pub mod reason;
 mod smol;
 pub mod stack;
+pub mod task;
 mod tokio;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub use meaning::{Meaning, Place, Reason, Role, Scope, State};
+pub use origin::Origin;
 pub use stack::{Frame, Stack};
 
 use crate::units::Tid;
@@ -66,6 +72,8 @@ struct Description {
     name: &'static str,
     /// Reads all waits of a process; `None` where a stack shows nothing of this runtime.
     read: fn(&[View<'_>]) -> Vec<Option<Reading>>,
+    /// Its functions on the way to the code that it runs.
+    plumbing: &'static [plumbing::Row],
 }
 
 /// What a runtime's description reads from one stack.

@@ -1,42 +1,9 @@
 //! Demangled names of either Rust mangling, brought to one spelling and read.
 
-/// Crates that carry a future or a closure but are not what the user wrote.
-const PLUMBING: &[&str] = &[
-    "alloc",
-    "async_executor",
-    "async_global_executor",
-    "async_io",
-    "async_std",
-    "async_task",
-    "blocking",
-    "core",
-    "crossbeam_deque",
-    "crossbeam_epoch",
-    "event_listener",
-    "futures_channel",
-    "futures_core",
-    "futures_executor",
-    "futures_lite",
-    "futures_util",
-    "pin_project",
-    "pin_project_lite",
-    "polling",
-    "rayon",
-    "rayon_core",
-    "smol",
-    "std",
-    "tokio",
-    "tokio_util",
-    "tracing",
-    "tracing_futures",
-];
-
-/// Crates that only ever wait on behalf of their caller.
-const LOCKS: &[&str] =
-    &["lock_api", "mio", "once_cell", "parking", "parking_lot", "parking_lot_core"];
+use super::crates::{CARRIERS, LOCKS};
 
 /// How a closure is spelled after [`normalise`].
-const CLOSURE: &str = "{{closure}}";
+pub const CLOSURE: &str = "{{closure}}";
 
 /// One spelling for legacy and v0 names: no hashes, no generic arguments, `<T as Trait>::f` as
 /// `T::f`, every kind of closure as `{{closure}}`. Other languages' names come back as they are.
@@ -44,7 +11,8 @@ pub fn normalise(name: &str) -> String {
     let name = without_legacy_hash(name.trim());
     let mut out = String::with_capacity(name.len());
     push_path(name, &mut out);
-    out.split("::").map(one_segment).collect::<Vec<_>>().join("::")
+    let segments = out.split("::").filter(|segment| !segment.starts_with("{shim"));
+    segments.map(one_segment).collect::<Vec<_>>().join("::")
 }
 
 /// [`normalise`], and for a bare name (line tables name inlined functions so) the module that its
@@ -81,56 +49,26 @@ pub fn crate_of(path: &str) -> Option<&str> {
     path.split_once("::").map(|(first, _)| first)
 }
 
+/// The crate, the outermost namespace, or the whole of a plain name.
+pub fn first_segment(path: &str) -> &str {
+    crate_of(path).unwrap_or(path)
+}
+
+/// Whether a path is that of a type parameter, as in `F::poll`: some library's code for all types.
+pub fn is_of_any_type(path: &str) -> bool {
+    let first = crate_of(path).unwrap_or_default();
+    first == "Fut" || (first.len() <= 2 && first.starts_with(|c: char| c.is_ascii_uppercase()))
+}
+
 /// Whether a path is Rust code that is neither a runtime's, the standard library's nor a
 /// combinator's.
 pub fn is_user(path: &str) -> bool {
-    crate_of(path).is_some_and(|name| !PLUMBING.contains(&name) && !name.starts_with('{'))
+    crate_of(path).is_some_and(|name| !CARRIERS.contains(&name) && !name.starts_with('{'))
 }
 
 /// [`is_user`], leaving out the crates that only wait on behalf of their caller.
 pub fn is_user_code(path: &str) -> bool {
     is_user(path) && !crate_of(path).is_some_and(|name| LOCKS.contains(&name))
-}
-
-/// What is being run when `path` is its outermost function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Job {
-    /// A future.
-    Future,
-    /// A closure on a blocking pool.
-    Closure,
-}
-
-/// A type or function as a person would call it: `a::b::{{closure}}` is `async fn a::b`.
-///
-/// Legacy mangling gives an async block in a plain function the same name as an async function.
-pub fn readable(path: &str, job: Job) -> String {
-    let base = outside_closures(path);
-    let closures = path[base.len()..].matches(CLOSURE).count();
-    match (job, closures) {
-        (Job::Future, 0) => base.strip_suffix("::poll").unwrap_or(base).to_owned(),
-        (Job::Future, 1) => format!("async fn {base}"),
-        (Job::Future, _) => format!("async block in {base}"),
-        (Job::Closure, 0) => base.to_owned(),
-        (Job::Closure, _) => format!("closure in {base}"),
-    }
-}
-
-/// The first generic argument in a v0 name, normalised: `poll::<orders::load::{closure#0}, S>`.
-pub fn first_argument(name: &str, of: &[&str]) -> Option<String> {
-    let start = of.iter().find_map(|head| name.find(head).map(|at| at + head.len()))?;
-    let rest = &name[start..];
-    let mut depth = 0;
-    for (at, c) in rest.char_indices() {
-        match c {
-            '<' | '(' => depth += 1,
-            '>' if rest[..at].ends_with('-') => {}
-            ',' | '>' if depth == 0 => return Some(normalise(&rest[..at])),
-            '>' | ')' => depth -= 1,
-            _ => {}
-        }
-    }
-    None
 }
 
 /// `tokio-1.54.1/src/runtime/park.rs` is the source of `tokio::runtime::park`.
@@ -202,7 +140,7 @@ fn push_path(name: &str, out: &mut String) {
 }
 
 /// Where the `<` that `text` begins with is closed; the `>` of `->` closes nothing.
-fn closing(text: &str) -> Option<usize> {
+pub fn closing(text: &str) -> Option<usize> {
     let mut depth = 0_i32;
     let mut before = ' ';
     for (at, c) in text.char_indices() {
@@ -222,7 +160,7 @@ fn closing(text: &str) -> Option<usize> {
 }
 
 /// The `T` of `T as Trait`, looking outside of brackets only.
-fn before_as(inner: &str) -> &str {
+pub fn before_as(inner: &str) -> &str {
     let mut depth = 0_i32;
     for (at, c) in inner.char_indices() {
         match c {
@@ -239,7 +177,7 @@ fn before_as(inner: &str) -> &str {
 fn one_segment(segment: &str) -> &str {
     const KINDS: &[&str] = &["{closure", "{async_fn", "{async_block", "{async_closure"];
     let numbered = segment.contains('#') && KINDS.iter().any(|kind| segment.starts_with(kind));
-    if numbered { CLOSURE } else { segment }
+    if numbered { CLOSURE } else { segment.strip_suffix("{{vtable.shim}}").unwrap_or(segment) }
 }
 
 #[cfg(test)]
@@ -272,6 +210,8 @@ mod tests {
             "core::ops::function::impls::<impl FnMut<A> for &mut F>::call_mut",
             "core::ops::function::impls::call_mut",
         );
+        check("<T as core[1f]::ops::FnOnce<()>>::call_once::{shim:vtable#0}", "T::call_once");
+        check("core::ops::FnOnce::call_once{{vtable.shim}}", "core::ops::FnOnce::call_once");
         check("__pthread_cond_wait", "__pthread_cond_wait");
         check("std::ostream::operator<<", "std::ostream::operator<<");
     }
@@ -283,19 +223,5 @@ mod tests {
         check("/rustc/abc/library/std/src/thread/mod.rs", "std::thread::run");
         check("/home/me/my-app/src/main.rs", "my_app::run");
         check("src/main.rs", "run");
-    }
-
-    #[test]
-    fn tasks_read_like_source() {
-        let check = |path: &str, job, expected: &str| assert_eq!(readable(path, job), expected);
-        check("orders::handler::{{closure}}", Job::Future, "async fn orders::handler");
-        check("orders::h::{{closure}}::{{closure}}", Job::Future, "async block in orders::h");
-        check("orders::Pump::poll", Job::Future, "orders::Pump");
-        check("orders::h::{{closure}}::{{closure}}", Job::Closure, "closure in orders::h");
-        let v0 = "tokio::runtime::task::raw::poll::<orders::h::{closure#0}, alloc::sync::Arc<S>>";
-        assert_eq!(
-            first_argument(v0, &["raw::poll::<"]).as_deref(),
-            Some("orders::h::{{closure}}")
-        );
     }
 }

@@ -4,11 +4,12 @@
 use super::{
     Description, View,
     marks::{Mark, Marks},
-    names::Job,
+    plumbing,
+    task::Job,
 };
 
 /// The description.
-pub const RAYON: Description = Description { name: "rayon", read };
+pub const RAYON: Description = Description { name: "rayon", read, plumbing: PLUMBING };
 
 const MARKS: Marks = Marks {
     rows: &[
@@ -22,7 +23,18 @@ const MARKS: Marks = Marks {
         (Mark::Worker, &["rayon_core::registry::ThreadBuilder"], &["run"]),
     ],
     job: Job::Closure,
+    carriers: &[(&["rayon_core::job::HeapJob"], &["execute"])],
 };
+
+/// The way to a job. `join` and `scope` are called by the user.
+const PLUMBING: &[plumbing::Row] = &[
+    (
+        &["rayon_core::registry"],
+        &["catch_unwind", "main_loop", "run", "wait_until", "wait_until_cold"],
+    ),
+    (&["rayon_core::job"], &["execute", "run_inline"]),
+    (&["rayon_core::spawn"], &["spawn_job"]),
+];
 
 fn read(views: &[View<'_>]) -> Vec<Option<super::Reading>> {
     MARKS.read(views)

@@ -3,14 +3,20 @@
 use super::{
     Description, Reading, View,
     marks::{Mark, Marks},
-    names::{Job, crate_of},
+    names::crate_of,
+    plumbing,
+    task::Job,
 };
 
 /// smol.
-pub const SMOL: Description = Description { name: "smol", read: read_smol };
+pub const SMOL: Description = Description { name: "smol", read: read_smol, plumbing: PLUMBING };
 
 /// async-std.
-pub const ASYNC_STD: Description = Description { name: "async-std", read: read_async_std };
+pub const ASYNC_STD: Description = Description {
+    name: "async-std",
+    read: read_async_std,
+    plumbing: &[(&["async_std::task::builder"], &["poll"])],
+};
 
 const MARKS: Marks = Marks {
     rows: &[
@@ -28,7 +34,18 @@ const MARKS: Marks = Marks {
         (Mark::BlockOn, &["async_std::task::builder::Builder"], &["blocking"]),
     ],
     job: Job::Future,
+    carriers: &[(&["async_task::raw::RawTask"], &["run"])],
 };
+
+/// The way to a task, of either name.
+const PLUMBING: &[plumbing::Row] = &[
+    (
+        &["async_task::raw::RawTask", "async_executor", "blocking::Executor"],
+        &["main_loop", "run", "tick"],
+    ),
+    (&["async_global_executor::threading"], &[]),
+    (&["futures_lite::future"], &["poll"]),
+];
 
 /// Whoever waits for an event on a thread that may wait parks it in the same way.
 const EVENTS: &str = "event_listener";

@@ -1,6 +1,6 @@
 //! A user stack as the runtime descriptions read it: names, leaf first.
 
-use super::names;
+use super::{names, origin::Origin};
 use crate::recording::{CodeAddress, StackEnd};
 
 /// Files whose own functions may be nameless without hiding a runtime: the C library's internals
@@ -18,6 +18,8 @@ pub struct Frame {
     /// [`names::normalise`]d name, with the module that the source file betrays in front of a bare
     /// one.
     pub path: Option<String>,
+    /// Whose code it is.
+    pub origin: Origin,
     /// Whether a frame without a name may hide a runtime.
     hides: bool,
 }
@@ -33,7 +35,9 @@ impl Frame {
         let path = name.map(|name| names::full_path(name, file));
         let base = module.map(|path| path.rsplit('/').next().unwrap_or(path));
         let c_runtime = base.is_some_and(|base| C_RUNTIME.iter().any(|c| base.starts_with(c)));
-        Self { address, name: name.map(str::to_owned), path, hides: name.is_none() && !c_runtime }
+        let origin = Origin::of(name, path.as_deref(), file, module);
+        let hides = name.is_none() && !c_runtime;
+        Self { address, name: name.map(str::to_owned), path, origin, hides }
     }
 
     /// Whether this is a function called one of `functions`, or a closure in it, anywhere below

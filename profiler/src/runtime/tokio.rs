@@ -9,15 +9,16 @@ use std::collections::HashSet;
 
 use super::{
     Description, Reading, View,
-    marks::{THREAD_BODY, body_caller, outermost_user_function},
+    marks::{self, Row, THREAD_BODY, body_caller},
     meaning::{Reason, Role, Scope, State},
-    names::{self, Job},
+    names, plumbing,
     stack::{Frame, Stack},
+    task::{self, Job},
 };
 use crate::recording::{CodeAddress, StackEnd};
 
 /// The description.
-pub const TOKIO: Description = Description { name: "tokio", read };
+pub const TOKIO: Description = Description { name: "tokio", read, plumbing: PLUMBING };
 
 /// What a function of Tokio's says about the thread that is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +51,8 @@ enum Mark {
     BlockingPool,
 }
 
-/// Every mark: modules of any 1.x version, functions in them. The first row that fits counts.
-const MARKS: &[(Mark, &[&str], &[&str])] = &[
+/// Every mark, with the modules of any 1.x version.
+const MARKS: &[Row<Mark>] = &[
     (
         Mark::BlockInPlace,
         &[
@@ -118,6 +119,35 @@ const WORKER: &[&str] = &[
 
 const CURRENT_THREAD: &[&str] =
     &["tokio::runtime::basic_scheduler", "tokio::runtime::scheduler::current_thread"];
+
+/// The way to a task. Parks, drivers, `block_in_place` and a user's `block_on` are none of it.
+const PLUMBING: &[plumbing::Row] = &[
+    (
+        &[
+            "tokio::coop",
+            "tokio::loom",
+            "tokio::macros",
+            "tokio::runtime::blocking::pool",
+            "tokio::runtime::blocking::task",
+            "tokio::runtime::context",
+            "tokio::runtime::coop",
+            "tokio::runtime::enter",
+            "tokio::runtime::task",
+            "tokio::task::coop",
+            "tokio::util",
+        ],
+        &[],
+    ),
+    (WORKER, &["enter", "launch", "run", "run_task"]),
+    (CURRENT_THREAD, &["block_on", "enter", "run_task"]),
+    (&["tokio::task::local"], &["enter", "poll", "run_until", "tick", "with"]),
+];
+
+/// Functions that are generic over the future or the closure first of all.
+const CARRIERS: task::Carriers = &[
+    (&["tokio::runtime::task", "tokio::runtime::blocking::task"], &[]),
+    (CURRENT_THREAD, &["block_on"]),
+];
 
 fn read(views: &[View<'_>]) -> Vec<Option<Reading>> {
     let mut readings: Vec<_> = views.iter().map(read_one).collect();
@@ -204,12 +234,13 @@ fn decide(mark: Mark, at: usize, view: &View<'_>, stack: &Stack<'_>, passed: &Pa
     let local =
         matches!(mark, Mark::LocalPark | Mark::LocalRunTask | Mark::LocalLoop | Mark::LocalSet);
     let job = if mark == Mark::BlockingPool { Job::Closure } else { Job::Future };
+    let name = |from, job| task::name(&stack.frames[..=from], job, CARRIERS);
     let waits_for_task = matches!(state, State::Blocked | State::Allowed);
     Reading {
         state,
         role: Some(role),
         scope: Some(if local { Scope::Thread(view.tid) } else { Scope::Process }),
-        task: waits_for_task.then(|| task(stack, passed.poll.unwrap_or(at), job)).flatten(),
+        task: waits_for_task.then(|| name(passed.poll.unwrap_or(at), job)).flatten(),
         below: at,
         under_task: mark != Mark::BlockingPool,
         instance: view.object.filter(|_| passed.driver && !local),
@@ -243,7 +274,7 @@ fn undecided(stack: &Stack<'_>, passed: &Passed) -> Option<Reading> {
         if !whole {
             return Some(reading(State::Unknown, None, leaf));
         }
-        let task = task(stack, poll, Job::Closure);
+        let task = task::name(&stack.frames[..=poll], Job::Closure, CARRIERS);
         let blocking = reading(State::Allowed, Some(Role::Blocking), poll);
         return Some(Reading { task, in_pool_thread: true, ..blocking });
     }
@@ -299,23 +330,12 @@ fn has_user_frame(frames: &[&Frame]) -> bool {
     frames.iter().filter_map(|frame| frame.path.as_deref()).any(names::is_user_code)
 }
 
-/// The outermost function of the user's that the function at `from` called.
-fn task(stack: &Stack<'_>, from: usize, job: Job) -> Option<String> {
-    if let Some(path) = outermost_user_function(stack, from) {
-        return Some(names::readable(path, job));
-    }
-    let poll = stack.frames.get(from)?.name.as_deref()?;
-    let future =
-        names::first_argument(poll, &["raw::poll::<", "core::Core<", "harness::Harness<"])?;
-    names::is_user(&future).then(|| names::readable(&future, job))
-}
-
 /// The function into which the one that enters the runtime is inlined, if that is not on the stack
 /// at `at` or further out.
 fn hides_entry(stack: &Stack<'_>, at: usize) -> Option<String> {
     let outer = &stack.frames[at..];
     let enters = |frame: &&Frame| matches!(mark(frame), Some(Mark::LocalLoop | Mark::BlockOn));
-    if outer.iter().any(|frame| enters(frame)) {
+    if outer.iter().any(enters) {
         return None;
     }
     let users = |frame: &&&Frame| frame.path.as_deref().is_some_and(names::is_user_code);
@@ -327,7 +347,7 @@ fn mark(frame: &Frame) -> Option<Mark> {
     if !frame.path.as_deref()?.starts_with("tokio::") {
         return None;
     }
-    MARKS.iter().find(|(_, modules, functions)| frame.is(modules, functions)).map(|row| row.0)
+    marks::of(MARKS, frame)
 }
 
 #[cfg(test)]

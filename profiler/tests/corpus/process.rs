@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use stallscope::{
-    recording::{CodeAddress, StackEnd},
+    recording::{CodeAddress, StackEnd, Why},
     runtime::{self, Frame, Reason, Role, Stack, Thread, View},
     units::{Avma, Tid},
 };
@@ -182,10 +182,7 @@ impl Wait {
     }
 
     fn end(&self) -> StackEnd {
-        match self.complete {
-            true => StackEnd::Complete,
-            false => StackEnd::Incomplete(stallscope::recording::Why::NoMapping),
-        }
+        if self.complete { StackEnd::Complete } else { StackEnd::Incomplete(Why::NoMapping) }
     }
 }
 

@@ -277,9 +277,16 @@ fn is_whole(function: &str) -> bool {
     function.contains("::")
 }
 
-/// A source's path from the folder of its package on: where that lies is this machine's business.
+/// A source's path without what is this machine's business, but for the folders by which other
+/// people's code is known.
 fn from_package(path: &str) -> Option<String> {
-    let (before, after) = path.rsplit_once("/src/")?;
-    let package = before.rsplit('/').next().unwrap_or(before);
-    Some(format!("{package}/src/{after}"))
+    const OTHERS: &[&str] = &["/rustc/", "/cargo/registry/src/"];
+    let (before, after) = path.replace("/.cargo/", "/cargo/").rsplit_once("/src/").map(owned)?;
+    let package = before.rsplit('/').next().unwrap_or(&before);
+    let others = OTHERS.iter().find(|folder| format!("{before}/").contains(**folder));
+    Some(format!("{}{package}/src/{after}", others.unwrap_or(&"")))
+}
+
+fn owned((before, after): (&str, &str)) -> (String, String) {
+    (before.to_owned(), after.to_owned())
 }

@@ -18,21 +18,6 @@ use stallscope::runtime::Reason;
 
 use crate::process::{Line, Member, Process, Truth, Wait, name_of};
 
-const REASONS: &[Reason] = &[
-    Reason::Sleep,
-    Reason::Futex,
-    Reason::Socket,
-    Reason::Pipe,
-    Reason::File,
-    Reason::Disk,
-    Reason::Poll,
-    Reason::PageFault,
-    Reason::Process,
-    Reason::Ipc,
-    Reason::Stopped,
-    Reason::Other,
-];
-
 /// Every process of a file.
 pub fn read(text: &str) -> Vec<Process> {
     let mut processes: Vec<Process> = Vec::new();
@@ -83,7 +68,7 @@ fn read_wait(wait: &str, path: &[Line]) -> Wait {
         complete: end == "complete",
         thread: thread.parse().unwrap(),
         object,
-        reason: *REASONS.iter().find(|known| name_of(**known) == reason).unwrap(),
+        reason: *Reason::ALL.iter().find(|known| name_of(**known) == reason).unwrap(),
         truth: Truth {
             state: state.to_owned(),
             role: role.to_owned(),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use profiler_common::counter::Counter;
 use stallscope::{
     analysis::report::{
-        EndReason, Frame, FrameKind, Host, Observer, Pool, Quality, Reason, Report, Role, SCHEMA,
-        Site, StackQuality, Starvation, State, Target, Thread, UserStacks, Window,
+        EndReason, Frame, FrameKind, Host, Observer, Origin, Pool, Quality, Reason, Report, Role,
+        SCHEMA, Site, StackQuality, Starvation, State, Target, Thread, UserStacks, Window,
     },
     recording::Why,
 };
@@ -52,7 +52,7 @@ pub fn starving() -> Report {
         p50_ns: 12 * MS,
         p99_ns: 13_100_000,
         runnable_ns: 120 * MS,
-        label: Some("thread-sleep".to_owned()),
+        task: Some("async fn orders_api::price".to_owned()),
         frames: worker_stack(
             &[
                 own("orders_api::price::{{closure}}", "src/price.rs", 31, FrameKind::Native),
@@ -72,7 +72,7 @@ pub fn starving() -> Report {
         p99_ns: 990 * MS,
         runnable_ns: 3 * MS,
         label: Some("mutex".to_owned()),
-        task: Some("orders_api::cart::checkout::{{closure}}".to_owned()),
+        task: Some("async fn orders_api::cart::checkout".to_owned()),
         frames: worker_stack(
             &[
                 own(
@@ -164,6 +164,7 @@ pub fn no_runtime() -> Report {
     let unnamed = Frame {
         function: None,
         missing: Some("the file has no symbols".to_owned()),
+        origin: Origin::Unknown,
         ..frame("", Some(EXE), 0x2f40, FrameKind::Native)
     };
     let read = Site {
@@ -313,6 +314,10 @@ pub fn frame(function: &str, module: Option<&str>, address: u64, kind: FrameKind
         address: Some(format!("{address:#x}")),
         kind,
         missing: None,
+        origin: match kind {
+            FrameKind::Kernel => Origin::Library,
+            _ => Origin::of(Some(function), Some(function), None, module),
+        },
     }
 }
 
@@ -339,7 +344,9 @@ fn thread(tid: u32, name: &str, role: Role) -> Thread {
 }
 
 fn starvation(start_ns: u64, end_ns: u64) -> Starvation {
-    Starvation { pool: 0, start_ns, end_ns, workers: 4, sites: vec![0, 1] }
+    let held = 4 * (end_ns - start_ns);
+    let held_ns = vec![held / 10 * 8, held / 10 * 2];
+    Starvation { pool: 0, start_ns, end_ns, workers: 4, sites: vec![0, 1], held_ns }
 }
 
 /// How a Tokio worker gets to `task`, then the kernel.

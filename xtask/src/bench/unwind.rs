@@ -113,40 +113,41 @@ pub fn run(plan: &Plan) -> Result<()> {
 fn measure(paths: &Paths, plan: &Plan) -> Result<Results> {
     let load_before = read("/proc/loadavg")?;
     let tools = [Tool::EveryWait, Tool::Default, Tool::Offcputime];
-    let mut cases = tools.map(|tool| (tool, Load::Service(USUAL))).to_vec();
-    cases.extend(tools.map(|tool| (tool, Load::Storm)));
+    let loads = [Load::Service(USUAL), Load::Storm, Load::StormOnOneCpu];
+    let mut cases = loads.map(|load| tools.map(|tool| (tool, load))).concat();
     cases.extend(DEPTHS.map(|depth| (Tool::EveryWait, Load::Service(depth))));
     let measuring = programs::Measuring::begin()?;
     let length = Duration::from_secs(plan.seconds);
     let kernel_side = kernel_side::measure(paths, &cases, plan.rounds, length)?;
     // What follows is about the recorder, and the measuring itself has a cost.
     drop(measuring);
+    let of_service = |load| matches!(load, Load::Service(_));
     let by_depth =
-        kernel_side.iter().filter(|row| row.tool == Tool::EveryWait && row.load != Load::Storm);
+        kernel_side.iter().filter(|row| row.tool == Tool::EveryWait && of_service(row.load));
     let per_frame = fit(&by_depth.map(|row| (row.frames, row.ns_per_stack)).collect::<Vec<_>>());
     let attach = recorder::attach(paths, plan.rounds)?;
     let recorder = recorder::cost(paths)?;
-    let [every, default, offcputime, every_storm, default_storm, offcputime_storm, ..] =
-        &kernel_side[..]
-    else {
-        unreachable!("there is a row for each case");
-    };
     let mark = |what: &str, found: f64, at_most: f64| Mark {
         what: what.to_owned(),
         found,
         at_most,
         met: found <= at_most,
     };
-    let against_offcputime = |load: &str, [every, default, offcputime]: [&Row; 3]| {
+    let against_offcputime = |rows: &[Row]| {
+        let [every, default, offcputime] = rows else {
+            unreachable!("there is a row for each tool");
+        };
         let share = |row: &Row| row.ns_per_switch / offcputime.ns_per_switch;
-        let what = |tool: &str| format!("{load}: ns of a switch {tool}, by ns of offcputime's");
+        let what = |tool: &str| {
+            format!("{:?}: ns of a switch {tool}, by ns of offcputime's", offcputime.load)
+        };
         [
             mark(&what("with every stack"), share(every), 1.0),
             mark(&what("with the default --min-block"), share(default), 0.15),
         ]
     };
-    let mut marks = against_offcputime("service", [every, default, offcputime]).to_vec();
-    marks.extend(against_offcputime("storm", [every_storm, default_storm, offcputime_storm]));
+    let compared = kernel_side.chunks(tools.len()).take(loads.len());
+    let mut marks: Vec<Mark> = compared.flat_map(against_offcputime).collect();
     marks.extend([
         mark("ns a frame", per_frame.slope, 60.0),
         mark("recorder, CPU at 10,000 blocks a second", recorder.cpu, 0.05),
@@ -190,7 +191,7 @@ fn print(results: &Results) {
         );
     }
     println!("\nwhere it goes");
-    for row in results.kernel_side.iter().take(6) {
+    for row in results.kernel_side.iter().take(9) {
         for (name, share) in row.programs.iter().filter(|(_, share)| share.ns_per_switch >= 1.0) {
             println!(
                 "{:<12} {:<13} {name:<15} {:>7.0} ns/switch = {:>7.0} ns/run x {:.2} runs",

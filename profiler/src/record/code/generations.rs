@@ -1,7 +1,7 @@
 //! What a process had mapped, reading by reading: the frames of a stack are placed by the reading
 //! that its walk went by.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 
 use profiler_common::stack::INTERRUPTED;
 
@@ -9,7 +9,7 @@ use crate::{
     kernel::Made,
     recording::{CodeAddress, FrameKind, ModuleId, RawFrame},
     target::ExecMapping,
-    units::{Avma, Ktime},
+    units::{Avma, FileOffset, Ktime, Pid},
     unwind::code,
 };
 
@@ -141,6 +141,23 @@ impl History {
         let replaces = current.mapped.iter().any(|mapped| is_replaced(&mapped.mapping, &made));
         self.made.push(made);
         if replaces { News::Replacement } else { News::Addition }
+    }
+
+    /// Notes that any mapping may have been replaced since an instant: what was made then was not
+    /// heard of.
+    pub fn doubt_everything(&mut self, since: Ktime) {
+        let Some(current) = &self.current else { return };
+        self.made.push(Made {
+            at: since.max(current.read_at),
+            pid: Pid(0),
+            start: Avma(0),
+            end: Avma(u64::MAX),
+            offset: FileOffset(0),
+            dev: (0, 0),
+            // No file has it.
+            inode: u64::MAX,
+            path: PathBuf::new(),
+        });
     }
 
     /// Whether nothing was made between a generation's reading and the capture of a stack.

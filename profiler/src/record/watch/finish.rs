@@ -113,6 +113,8 @@ fn append_names(
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        sampling: None,
+        samples: Vec::new(),
         stack_check: None,
         ending: Ending::Unfinished { offset: 0 },
     };

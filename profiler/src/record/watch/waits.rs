@@ -3,17 +3,14 @@
 use std::{io, os::fd::OwnedFd, time::Instant};
 
 use aya::maps::{MapData, RingBuf};
-use tokio::io::unix::{AsyncFd, AsyncFdReadyMutGuard};
+use tokio::io::unix::AsyncFd;
 
-/// Waits until there are records, and at least until an instant.
-pub async fn readable(
-    rests: Option<Instant>,
-    events: &mut AsyncFd<RingBuf<MapData>>,
-) -> io::Result<AsyncFdReadyMutGuard<'_, RingBuf<MapData>>> {
-    if let Some(rests) = rests {
-        tokio::time::sleep_until(rests.into()).await;
+/// Waits until it is time to look for records, or there are so many that it is high time.
+pub async fn records(next_look: Instant, events: &mut AsyncFd<RingBuf<MapData>>) -> io::Result<()> {
+    tokio::select! {
+        () = tokio::time::sleep_until(next_look.into()) => Ok(()),
+        ready = events.readable_mut() => ready.map(|mut ready| ready.clear_ready()),
     }
-    events.readable_mut().await
 }
 
 /// Waits until mappings were made, and at least until an instant.

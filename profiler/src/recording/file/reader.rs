@@ -163,6 +163,8 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
                 recording.kernel_stacks.insert(stack.id, stack);
             }
             Record::Interval(interval) => recording.intervals.push(interval),
+            Record::Sampling(sampling) => recording.sampling = Some(sampling),
+            Record::Sample(sample) => recording.samples.push(sample),
             Record::Totals(totals) => put_totals(&mut recording.totals, &mut slots, totals),
             Record::Counters(counters) => recording.counters = counters,
             Record::Names(names) => recording.names.extend(names.names),
@@ -177,6 +179,7 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
     recording.threads.sort_by_key(|thread| thread.at);
     recording.mappings.sort_by_key(|mapping| mapping.at);
     recording.intervals.sort_by_key(|interval| interval.in_);
+    recording.samples.sort_by_key(|sample| sample.at);
     Ok(recording)
 }
 
@@ -192,6 +195,8 @@ fn empty(session: Session) -> Recording {
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        sampling: None,
+        samples: Vec::new(),
         stack_check: None,
         ending: Ending::Unfinished { offset: 0 },
     }

@@ -168,7 +168,7 @@ impl Writer {
     /// the file system cannot hold space and filled up. A record with very many names is kept as
     /// several, of which the first ones may get in.
     pub fn append(&mut self, record: &Record) -> Result<(), WriteError> {
-        let ordinary = matches!(record, Record::Interval(Interval { open_at_end: false, .. }));
+        let ordinary = is_ordinary(record);
         if ordinary && self.intervals_over {
             return Err(self.no_room());
         }
@@ -235,7 +235,7 @@ impl Writer {
     /// The length of the file up to which a record of this kind is accepted.
     fn ceiling(&self, record: &Record) -> u64 {
         let kept = match record {
-            Record::Interval(Interval { open_at_end: false, .. }) => self.reserve,
+            record if is_ordinary(record) => self.reserve,
             Record::Session(_)
             | Record::Thread(_)
             | Record::Module(_)
@@ -243,6 +243,8 @@ impl Writer {
             | Record::UserStack(_)
             | Record::KernelStack(_)
             | Record::Interval(_)
+            | Record::Sampling(_)
+            | Record::Sample(_)
             | Record::Names(_)
             | Record::StackCheck(_) => self.reserve / 2,
             Record::Totals(_) => COUNTERS_ROOM,
@@ -369,4 +371,8 @@ impl Disk for File {
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.set_len(length)
     }
+}
+/// Whether it is one of the many that make a recording long, of which there can be fewer.
+fn is_ordinary(record: &Record) -> bool {
+    matches!(record, Record::Interval(Interval { open_at_end: false, .. }) | Record::Sample(_))
 }

@@ -6,7 +6,7 @@ use crate::{
         Report,
         report::{Role, Thread},
     },
-    render::quantity::{share, time},
+    render::quantity::{shares, time},
 };
 
 /// A finding is worth its advice above this share of the time.
@@ -14,34 +14,57 @@ const NOTABLE_PERCENT: u64 = 5;
 
 /// Why there is nothing to show, what was seen instead and what to do next; broken for reading.
 pub fn lines(report: &Report) -> Vec<String> {
-    let threads = judged_threads(report);
-    let recognised = report.pools.iter().any(|pool| pool.runtime != "none");
-    let times = state_times(threads.iter().copied());
-    let blocked_ns = times.iter().find(|(name, _)| *name == "blocked").map_or(0, |(_, ns)| *ns);
+    let mut lines = broken("", &reason(report));
+    lines.extend(details(report));
+    lines
+}
 
-    let mut lines = broken("", &reason(report, recognised, blocked_ns));
+/// Why there is nothing to show.
+pub fn reason(report: &Report) -> String {
+    let times = state_times(judged_threads(report).into_iter());
+    if times.iter().any(|(name, ns)| *name == "blocked" && *ns > 0) {
+        let states = report.states.iter().map(|state| state.name()).collect::<Vec<_>>().join(", ");
+        return format!("Nothing to show: what was selected (states {states}) holds no time.");
+    }
+    if is_recognised(report) {
+        return format!(
+            "Nothing was blocked: no worker waited inside a task for {} or longer.",
+            time(report.quality.min_block_ns)
+        );
+    }
+    "No async runtime or thread pool was recognised, so no wait can be called blocked.".to_owned()
+}
+
+/// What was seen instead and what to do next; broken for reading.
+pub fn details(report: &Report) -> Vec<String> {
+    let threads = judged_threads(report);
+    let times = state_times(threads.iter().copied());
     let wall_ns = threads.iter().map(|thread| thread.wall_ns).sum::<u64>();
     if wall_ns == 0 {
-        lines
-            .extend(broken("", "No thread's time was accounted for; is the recording unfinished?"));
-        return lines;
+        return broken("", "No thread's time was accounted for; is the recording unfinished?");
     }
-    let mut seen = times.into_iter().filter(|(_, ns)| *ns > 0).collect::<Vec<_>>();
-    seen.sort_by_key(|(_, ns)| std::cmp::Reverse(*ns));
-    let seen = seen.into_iter().map(|(name, ns)| format!("{name} {}", share(ns, wall_ns)));
-    let whose = if recognised { "workers" } else { "threads" };
+    let shares = shares(&times.map(|(_, ns)| ns));
+    let mut seen = times.iter().zip(shares).filter(|((_, ns), _)| *ns > 0).collect::<Vec<_>>();
+    seen.sort_by_key(|((_, ns), _)| std::cmp::Reverse(*ns));
+    let seen = seen.into_iter().map(|((name, _), share)| format!("{name} {share}"));
+    let whose = if is_recognised(report) { "workers" } else { "threads" };
     let seen = seen.collect::<Vec<_>>().join(", ");
-    lines.extend(broken("", &format!("Seen instead, of the {whose}' {}: {seen}.", time(wall_ns))));
+    let mut lines =
+        broken("", &format!("Seen instead, of the {whose}' {}: {seen}.", time(wall_ns)));
     if let Some(ns) = report.quality.throttled_ns.filter(|ns| *ns > 0) {
         let text = format!("The target's cgroup was throttled for {} (CPU quota).", time(ns));
         lines.extend(broken("", &text));
     }
     lines.push(String::new());
     lines.push("Where to look next:".to_owned());
-    for advice in advice(report, recognised, &times, wall_ns) {
+    for advice in advice(report, is_recognised(report), &times, wall_ns) {
         lines.extend(broken("  - ", &advice));
     }
     lines
+}
+
+fn is_recognised(report: &Report) -> bool {
+    report.pools.iter().any(|pool| pool.runtime != "none")
 }
 
 /// The workers of recognised pools; every thread where there are none.
@@ -49,20 +72,6 @@ fn judged_threads(report: &Report) -> Vec<&Thread> {
     let all = report.pools.iter().flat_map(|pool| &pool.threads);
     let workers = all.clone().filter(|t| t.role == Role::Worker).collect::<Vec<_>>();
     if workers.is_empty() { all.collect() } else { workers }
-}
-
-fn reason(report: &Report, recognised: bool, blocked_ns: u64) -> String {
-    let states = report.states.iter().map(|state| state.name()).collect::<Vec<_>>().join(", ");
-    if blocked_ns > 0 {
-        return format!("Nothing to show: what was selected (states {states}) holds no time.");
-    }
-    if recognised {
-        return format!(
-            "Nothing was blocked: no worker waited inside a task for {} or longer.",
-            time(report.quality.min_block_ns)
-        );
-    }
-    "No async runtime or thread pool was recognised, so no wait can be called blocked.".to_owned()
 }
 
 fn advice(

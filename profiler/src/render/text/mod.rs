@@ -7,7 +7,9 @@ mod losses;
 mod page;
 mod pools;
 mod sites;
+mod spots;
 mod verdict;
+mod windows;
 
 use std::io::Write;
 
@@ -37,16 +39,15 @@ pub fn render(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
 /// Writes the summary.
 pub fn summary(report: &Report, out: &mut dyn Write, style: Style) -> anyhow::Result<()> {
     let mut page = Page::default();
-    page.heading(&target(report));
-    page.prose(
-        "",
-        &format!(
-            "{}, {} CPUs, kernel {}",
-            window(report),
-            count(report.host.cpus.into()),
-            report.host.kernel
-        ),
-    );
+    verdict::headline(report, &mut page);
+    page.line("");
+    let about = [
+        target(report),
+        window(report),
+        format!("{} CPUs", count(report.host.cpus.into())),
+        format!("kernel {}", report.host.kernel),
+    ];
+    page.prose("", &about.join(", "));
     if report.quality.unfinished {
         page.warning(
             "The recording was not finished in good order: the recorder was killed or could not \
@@ -63,8 +64,9 @@ pub fn summary(report: &Report, out: &mut dyn Write, style: Style) -> anyhow::Re
         ),
         Some(EndReason::Duration | EndReason::Interrupt | EndReason::TargetEnded) | None => {}
     }
-    verdict::write(report, &mut page);
+    verdict::details(report, &mut page);
     sites::write(report, &mut page);
+    windows::write(report, &mut page);
     pools::write(report, &mut page);
     losses::write(report, &mut page);
     out.write_all(page.finish(style).as_bytes())?;

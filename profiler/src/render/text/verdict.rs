@@ -1,31 +1,50 @@
-//! Which pool was blocked and how badly, or that none was.
+//! Which pool was blocked, how badly and by what, or that none was.
 
 use super::{
     instead,
     page::{Mark, Page, marked},
+    spots::spots,
 };
 use crate::{
     analysis::{
         Report,
-        report::{Pool, Role, State, Thread},
+        report::{Pool, Role, Starvation, State, Thread},
     },
-    render::quantity::{count, share, time},
+    render::{
+        folded, names,
+        quantity::{count, share, time},
+    },
 };
 
-/// Writes the answer.
-pub fn write(report: &Report, page: &mut Page) {
-    let blocked = report.pools.iter().filter(|pool| blocked_ns(pool) > 0).collect::<Vec<_>>();
-    if blocked.is_empty() {
-        page.line("");
-        for line in instead::lines(report) {
+/// Windows count from this part of the recording on: a hundredth.
+const STARVED: u64 = 100;
+
+/// Writes the answer in a sentence a pool.
+pub fn headline(report: &Report, page: &mut Page) {
+    let mut blocked = blocked_pools(report).peekable();
+    if blocked.peek().is_none() {
+        return page.prose("", &marked(Mark::Strong, &instead::reason(report)));
+    }
+    for pool in blocked {
+        let extent = marked(Mark::Bad, &extent(report, pool));
+        let by = by(report, pool).map_or(String::new(), |by| format!("; {by}"));
+        page.prose("", &format!("pool {}: {extent}{by}", pool.name));
+    }
+}
+
+/// Writes how much of the workers' time it was, or what there was instead.
+pub fn details(report: &Report, page: &mut Page) {
+    if blocked_pools(report).next().is_none() {
+        for line in instead::details(report) {
             page.line(&line);
         }
         return;
     }
-    for pool in blocked {
-        page.line("");
-        page.line(&format!("pool {}: workers {}", super::pool(pool), extent(report, pool)));
-        page.prose("  ", &starvation(report, pool));
+    for pool in blocked_pools(report).filter(|_| !report.quality.unfinished) {
+        let (part, whole) = (blocked_ns(pool), workers(pool).map(|thread| thread.wall_ns).sum());
+        let share = share(part, whole);
+        let all = format!("{share} of their time, {} of {}", time(part), time(whole));
+        page.prose("", &format!("pool {}: workers blocked {all}", super::pool(pool)));
     }
     if !report.states.contains(&State::Blocked) {
         let names = report.states.iter().map(|state| state.name()).collect::<Vec<_>>();
@@ -33,16 +52,84 @@ pub fn write(report: &Report, page: &mut Page) {
     }
 }
 
-/// `blocked 61.3 % of their time, 24.5 s of 40.0 s`.
+/// The windows of a pool, the longest first.
+pub fn windows<'report>(report: &'report Report, pool: &Pool) -> Vec<&'report Starvation> {
+    let mut windows: Vec<_> = report.starvation.iter().filter(|w| w.pool == pool.id).collect();
+    windows.sort_by_key(|window| std::cmp::Reverse(window.end_ns - window.start_ns));
+    windows
+}
+
+/// The pools whose workers were blocked.
+pub fn blocked_pools(report: &Report) -> impl Iterator<Item = &Pool> {
+    report.pools.iter().filter(|pool| blocked_ns(pool) > 0)
+}
+
+/// How long the pool could run nothing; where it nearly always could, how much it was blocked.
 fn extent(report: &Report, pool: &Pool) -> String {
+    let windows = windows(report, pool);
     let part = blocked_ns(pool);
-    if report.quality.unfinished {
+    if windows.is_empty() && report.quality.unfinished {
         // Where nobody closed the accounts, what the workers did otherwise is not known.
-        return marked(Mark::Bad, &format!("blocked for at least {}", time(part)));
+        return format!("workers blocked for at least {}", time(part));
     }
     let whole = workers(pool).map(|thread| thread.wall_ns).sum();
-    let share = marked(Mark::Bad, &format!("blocked {}", share(part, whole)));
-    format!("{share} of their time, {} of {}", time(part), time(whole))
+    let share = share(part, whole);
+    let Some(longest) = windows.first() else {
+        let most = pool.blocked_curve.iter().map(|(_, blocked, _)| *blocked).max().unwrap_or(0);
+        return match pool.workers {
+            0 | 1 => format!("its worker blocked {share} of its time, never for a millisecond"),
+            all => {
+                format!("workers blocked {share} of their time, at most {most} of {all} at once")
+            }
+        };
+    };
+    let plural = if windows.len() == 1 { "" } else { "s" };
+    let number = count(windows.len() as u64);
+    let (all, total) = (longest.workers, time(length(&windows)));
+    if is_starved(report, &windows) {
+        return format!("{all} of {all} workers blocked for {total} in {number} window{plural}");
+    }
+    let at_once = format!("all {all} at once for {total} in {number} window{plural}");
+    format!("workers blocked {share} of their time, {at_once}")
+}
+
+/// Whether windows are what a pool suffers from: shorter ones are an accident of its workers being
+/// blocked one by one.
+fn is_starved(report: &Report, windows: &[&Starvation]) -> bool {
+    length(windows) * STARVED > report.window.duration_ns
+}
+
+fn length(windows: &[&Starvation]) -> u64 {
+    windows.iter().map(|window| window.end_ns - window.start_ns).sum()
+}
+
+/// What held most of the workers: in the windows if these count, or else at any time.
+fn by(report: &Report, pool: &Pool) -> Option<String> {
+    let windows = windows(report, pool);
+    let spots = if is_starved(report, &windows) {
+        let held = windows.iter().flat_map(|window| window.sites.iter().zip(&window.held_ns));
+        spots(report, sum_by_site(held.map(|(site, ns)| (*site, *ns))))
+    } else {
+        let of_pool = (pool.id, State::Blocked, Role::Worker);
+        let sites = report.sites.iter().enumerate();
+        let own = sites.filter(|(_, site)| (site.pool, site.state, site.role) == of_pool);
+        spots(report, own.map(|(at, site)| (at, folded::value_ns(site))))
+    };
+    let all = spots.iter().map(|spot| spot.ns).sum();
+    let worst = spots.first()?;
+    let source = worst.place.and_then(names::source);
+    let source = source.map_or(String::new(), |source| format!(" ({source})"));
+    let (name, awaited) = (worst.short_name(), worst.awaited());
+    Some(format!("{} in `{name}` {awaited}{source}", share(worst.ns, all)))
+}
+
+/// The time of each site in several windows.
+fn sum_by_site(held: impl Iterator<Item = (usize, u64)>) -> Vec<(usize, u64)> {
+    let mut sums = std::collections::BTreeMap::new();
+    for (site, ns) in held {
+        *sums.entry(site).or_default() += ns;
+    }
+    sums.into_iter().collect()
 }
 
 /// The time that the workers of `pool` were blocked.
@@ -52,33 +139,4 @@ fn blocked_ns(pool: &Pool) -> u64 {
 
 fn workers(pool: &Pool) -> impl Iterator<Item = &Thread> {
     pool.threads.iter().filter(|thread| thread.role == Role::Worker)
-}
-
-/// How long the pool could run nothing.
-fn starvation(report: &Report, pool: &Pool) -> String {
-    let windows = report.starvation.iter().filter(|window| window.pool == pool.id);
-    let mut windows = windows.collect::<Vec<_>>();
-    windows.sort_by_key(|window| std::cmp::Reverse(window.end_ns - window.start_ns));
-    let Some(longest) = windows.first() else {
-        let most = pool.blocked_curve.iter().map(|(_, blocked, _)| *blocked).max().unwrap_or(0);
-        return match pool.workers {
-            0 | 1 => "It never starved for a millisecond or longer.".to_owned(),
-            workers => {
-                format!("It never starved: at most {most} of {workers} workers blocked at once.")
-            }
-        };
-    };
-    let total = windows.iter().map(|window| window.end_ns - window.start_ns).sum();
-    let length = time(longest.end_ns - longest.start_ns);
-    let all = longest.workers;
-    let tail = if windows.len() == 1 {
-        format!("in 1 window at +{}", time(longest.start_ns))
-    } else {
-        let windows = count(windows.len() as u64);
-        format!("in {windows} windows, the longest {length} at +{}", time(longest.start_ns))
-    };
-    format!(
-        "Starved: {all} of {all} workers blocked for {} {tail}. Nothing could run.",
-        time(total)
-    )
 }

@@ -129,6 +129,8 @@ fn recording(module: Module, addresses: impl IntoIterator<Item = u64>) -> Record
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        sampling: None,
+        samples: Vec::new(),
         stack_check: None,
         ending: Ending::Unfinished { offset: 0 },
     }

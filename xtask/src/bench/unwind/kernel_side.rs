@@ -49,6 +49,8 @@ pub enum Load {
     Service(u32),
     /// Two threads that hand a byte to and fro through pipes: nothing but short waits.
     Storm,
+    /// The same on one CPU, where one thread's switch-out is the other's switch-in.
+    StormOnOneCpu,
 }
 
 impl Load {
@@ -56,6 +58,7 @@ impl Load {
         match self {
             Self::Service(depth) => vec!["service".into(), "--depth".into(), depth.to_string()],
             Self::Storm => vec!["storm".into()],
+            Self::StormOnOneCpu => vec!["storm".into(), "--same-cpu".into()],
         }
     }
 }

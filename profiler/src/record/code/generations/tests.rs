@@ -29,7 +29,7 @@ fn mapping(inode: u64, start: u64, end: u64) -> ExecMapping {
 /// The same, as it is heard of when it is made.
 fn made(at: u64, inode: u64, start: u64, end: u64) -> Made {
     let ExecMapping { start, end, offset, path, inode, dev, .. } = mapping(inode, start, end);
-    Made { at: Ktime(at), pid: crate::units::Pid(1), start, end, offset, dev, inode, path }
+    Made { at: Ktime(at), pid: Pid(1), start, end, offset, dev, inode, path }
 }
 
 fn generation(number: u32, read_at: u64, mappings: &[ExecMapping]) -> Generation {
@@ -168,4 +168,26 @@ fn generations_stay_while_records_may_name_them() {
     // What was made before the oldest was read is of no use to any.
     assert!(history.made.is_empty());
     assert_eq!(history.numbers().count(), KEPT + 1);
+}
+
+//  100 (read)   200 (heard of all)   250        300 (something was not heard of)   400 (read)
+#[test]
+fn what_was_not_heard_of_may_have_replaced_anything() {
+    let mut history = History::default();
+    history.begin(plain(1, 100), Ktime(110), Ktime(0));
+    history.doubt_everything(Ktime(200));
+    let frame = [(Avma(0x5010), FrameKind::InstructionPointer)];
+    let check = |history: &History, number: u32, captured: u64, expected: Option<usize>| {
+        let generation = history.get(number).unwrap();
+        let found = history.first_in_doubt(generation, frame, Ktime(captured));
+        assert_eq!(found, expected, "generation {number}, captured at {captured}");
+        assert_eq!(history.is_quiet(generation, Ktime(captured)), expected.is_none());
+    };
+    check(&history, 1, 150, None);
+    check(&history, 1, 250, Some(0));
+    assert!(history.is_outdated());
+    history.begin(plain(2, 400), Ktime(410), Ktime(0));
+    check(&history, 1, 250, Some(0));
+    check(&history, 2, 450, None);
+    assert!(!history.is_outdated());
 }
