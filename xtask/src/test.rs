@@ -51,8 +51,11 @@ fn kernel_side() -> Result<()> {
 
 fn format() -> Result<()> {
     run::run(&mut run::cargo(&["fmt", "--all", "--check"]))?;
-    let kernel_side = "profiler-ebpf/Cargo.toml";
-    run::run(&mut run::cargo(&["fmt", "--manifest-path", kernel_side, "--check"]))
+    for workspace in ["profiler-ebpf", "workloads/corpus/tokio-1.54", "workloads/corpus/others"] {
+        let manifest = format!("{workspace}/Cargo.toml");
+        run::run(&mut run::cargo(&["fmt", "--manifest-path", &manifest, "--check"]))?;
+    }
+    Ok(())
 }
 
 fn lints() -> Result<()> {
@@ -78,9 +81,17 @@ fn live_tests() -> Result<()> {
     // Both packages in both commands, so that cargo unifies the same features.
     let live = ["-p", "stallscope", "-p", "workloads", "--features", "stallscope/live", "--locked"];
     run::run(run::cargo(&["build", "--bins"]).args(live))?;
-    run::run(run::cargo(&["test", "--test", "unwind"]).args(live).args(["--", "every_program"]))?;
+    for binary in ["unwind", "corpus"] {
+        let builds = ["--", "every_program_builds"];
+        run::run(run::cargo(&["test", "--test", binary]).args(live).args(builds))?;
+    }
     // The programs of the matrix only sleep: two of them leave each other alone.
-    for (binary, threads) in [("live", "--test-threads=1"), ("unwind", "--test-threads=2")] {
+    let binaries = [
+        ("live", "--test-threads=1"),
+        ("unwind", "--test-threads=2"),
+        ("corpus", "--test-threads=1"),
+    ];
+    for (binary, threads) in binaries {
         let mut test = run::cargo(&["test", "--test", binary]);
         test.args(live).args(["--", threads]);
         if !run::is_root() {

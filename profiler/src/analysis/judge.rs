@@ -83,11 +83,12 @@ fn judge_process(
 ) {
     type Wait = (Tid, Reason, Option<UserStackId>);
     let mut numbers: HashMap<Wait, usize> = HashMap::new();
-    let mut distinct: Vec<Wait> = Vec::new();
+    let mut distinct: Vec<(Wait, Option<u64>)> = Vec::new();
     let offset = judged.meanings.len();
-    let mut number = |wait: Wait| {
+    let mut number = |wait: Wait, object: Option<u64>| {
         let number = numbers.entry(wait).or_insert_with(|| {
-            distinct.push(wait);
+            // The first one's: where it counts, it is the same for all.
+            distinct.push((wait, object));
             distinct.len() - 1
         });
         offset + *number
@@ -95,25 +96,26 @@ fn judge_process(
     for index in waits {
         let interval = &recording.intervals[index];
         let reason = reasons.of(interval);
-        let meaning = number((interval.tid, reason, interval.user_stack));
+        let meaning = number((interval.tid, reason, interval.user_stack), object(interval));
         judged.intervals[index] = Some(Judgement { reason, meaning });
         judged.user_stacks.add(reasons.stacks, interval.user_stack);
     }
     for index in samples {
         let sample = &recording.samples[index];
-        judged.samples[index] = number((sample.tid, Reason::Other, sample.user_stack));
+        judged.samples[index] = number((sample.tid, Reason::Other, sample.user_stack), None);
     }
     let mut user: HashMap<UserStackId, Stack<'_>> = HashMap::new();
-    for id in distinct.iter().filter_map(|wait| wait.2) {
+    for id in distinct.iter().filter_map(|(wait, _)| wait.2) {
         if let Some(stack) = reasons.stacks.user(id) {
             user.insert(id, stack);
         }
     }
     let views: Vec<View<'_>> = distinct
         .iter()
-        .map(|(tid, reason, id)| View {
+        .map(|((tid, reason, id), object)| View {
             tid: *tid,
             reason: *reason,
+            object: *object,
             stack: id.and_then(|id| user.get(&id)),
         })
         .collect();
@@ -125,6 +127,12 @@ fn judge_process(
     let verdict = runtime::classify(&threads, &views);
     judged.meanings.extend(verdict.meanings);
     judged.places.extend(verdict.places.into_iter().map(|(tid, place)| ((pid, tid), place)));
+}
+
+/// What a syscall that waits on one thing was given first.
+fn object(interval: &Interval) -> Option<u64> {
+    let regs = interval.regs?;
+    runtime::reason::waits_on_first_argument(regs.syscall?).then_some(regs.args[0])
 }
 
 impl UserStacks {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     recording::Recording,
-    runtime::{NO_RUNTIME, Place, Scope},
+    runtime::{NO_RUNTIME, Place, Scope, instances},
     units::{Ktime, Pid},
 };
 
@@ -57,7 +57,7 @@ pub fn numbers(
         let place = place(judged, account);
         grouped.entry((place.runtime, account.pid, place.scope)).or_default().push(index);
     }
-    let names = pool_names(recording, accounts, grouped.keys().copied());
+    let names = pool_names(recording, accounts, &grouped);
     let mut sites = Sites::new(stacks, judged);
     let mut drafts: Vec<Draft<'_>> = Vec::new();
     for ((key, members), name) in grouped.iter().zip(names) {
@@ -140,20 +140,24 @@ fn place(judged: &Judged, account: &Account) -> Place {
     judged.places.get(&(account.pid, account.tid)).copied().unwrap_or(nowhere)
 }
 
-/// A name for each pool, no two the same: the runtime's, its thread's where it lives on one, and
-/// as much more as is needed to tell it from the others.
-fn pool_names<'k>(
+/// A name for each pool, no two the same: the runtime's, its threads' where it is one of several or
+/// lives on one, and as much more as is needed to tell it from the others.
+fn pool_names(
     recording: &Recording,
     accounts: &[Account],
-    keys: impl Iterator<Item = (&'k str, Pid, Scope)>,
+    grouped: &BTreeMap<(&str, Pid, Scope), Vec<usize>>,
 ) -> Vec<String> {
     let target = recording.session.target.pid;
     let in_process = |name: &str, pid: Pid| {
         if pid == target { name.to_owned() } else { format!("{name}@{pid}") }
     };
     let mut taken: HashMap<String, u32> = HashMap::new();
-    let mut name = |(runtime, pid, scope): (&str, Pid, Scope)| {
+    let mut name = |(&(runtime, pid, scope), members): (&(&str, Pid, Scope), &Vec<usize>)| {
         let mut name = runtime.to_owned();
+        if let Scope::Instance(_) = scope {
+            let threads = members.first().map_or("", |index| accounts[*index].name.as_str());
+            name = format!("{name}:{}", instances::stem(threads));
+        }
         if let Scope::Thread(tid) = scope {
             let account = accounts.iter().find(|account| (account.pid, account.tid) == (pid, tid));
             let thread = account.map_or("", |account| account.name.as_str());
@@ -166,7 +170,7 @@ fn pool_names<'k>(
         *taken.entry(name.clone()).or_default() += 1;
         name
     };
-    keys.map(&mut name).collect()
+    grouped.iter().map(&mut name).collect()
 }
 
 /// The sums of one thread.

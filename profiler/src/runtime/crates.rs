@@ -1,17 +1,31 @@
 //! Rust crates whose code is not what the user of a runtime wrote.
 
-/// Crates that carry a future or a closure.
+/// Crates that carry a future or a closure, or run it.
 pub const CARRIERS: &[&str] = &[
     "alloc",
+    "async_executor",
+    "async_global_executor",
+    "async_io",
+    "async_std",
+    "async_task",
     "async_trait",
+    "blocking",
     "core",
+    "crossbeam_deque",
+    "crossbeam_epoch",
+    "event_listener",
     "futures",
     "futures_channel",
     "futures_core",
     "futures_executor",
+    "futures_lite",
     "futures_util",
     "pin_project",
     "pin_project_lite",
+    "polling",
+    "rayon",
+    "rayon_core",
+    "smol",
     "std",
     "tokio",
     "tokio_util",
@@ -23,7 +37,7 @@ pub const CARRIERS: &[&str] = &[
 pub const LOCKS: &[&str] =
     &["lock_api", "mio", "once_cell", "parking", "parking_lot", "parking_lot_core"];
 
-/// Crates that services are built on: servers, clients and runtimes.
+/// Crates that services are built on: servers and clients.
 ///
 /// Where there is debug information the source's path tells a library, and no list is needed.
 const FRAMEWORKS: &[&str] = &[
@@ -32,20 +46,12 @@ const FRAMEWORKS: &[&str] = &[
     "actix_server",
     "actix_service",
     "actix_web",
-    "async_executor",
-    "async_global_executor",
-    "async_io",
-    "async_std",
-    "async_task",
     "axum",
     "axum_core",
-    "blocking",
     "bytes",
     "crossbeam_channel",
-    "crossbeam_deque",
     "crossbeam_utils",
     "flume",
-    "futures_lite",
     "h2",
     "http_body_util",
     "hyper",
@@ -53,14 +59,10 @@ const FRAMEWORKS: &[&str] = &[
     "hyper_tls",
     "hyper_util",
     "matchit",
-    "polling",
-    "rayon",
-    "rayon_core",
     "reqwest",
     "rustls",
     "serde_json",
     "signal_hook_registry",
-    "smol",
     "socket2",
     "std_detect",
     "tokio_rustls",

@@ -124,10 +124,20 @@ pub struct Meaning {
 /// Which threads share a pool, within one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// All that the runtime has in the process: its instances cannot be told apart.
+    /// All that the runtime has in the process: either it is one instance, or instances cannot be
+    /// told apart.
     Process,
+    /// One instance of several; the number is no other one's.
+    Instance(u64),
     /// A runtime that lives on this one thread.
     Thread(Tid),
+}
+
+impl Scope {
+    /// Whether it is no runtime of one thread.
+    pub fn has_many_threads(self) -> bool {
+        !matches!(self, Self::Thread(_))
+    }
 }
 
 /// Where a thread belongs.

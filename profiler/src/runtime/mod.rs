@@ -6,12 +6,16 @@
 
 pub mod advice;
 mod crates;
+pub mod instances;
 pub mod labels;
+mod marks;
 pub mod meaning;
 pub mod names;
 mod origin;
 pub mod plumbing;
+mod rayon;
 pub mod reason;
+mod smol;
 pub mod stack;
 pub mod task;
 mod tokio;
@@ -24,8 +28,8 @@ pub use stack::{Frame, Stack};
 
 use crate::units::Tid;
 
-/// The runtimes that are known, and in which order they are asked.
-const RUNTIMES: &[Description] = &[tokio::TOKIO];
+/// The runtimes that are known.
+const RUNTIMES: &[Description] = &[tokio::TOKIO, rayon::RAYON, smol::SMOL, smol::ASYNC_STD];
 
 /// The runtime of threads that belong to none.
 pub const NO_RUNTIME: &str = "none";
@@ -46,6 +50,9 @@ pub struct View<'a> {
     pub tid: Tid,
     /// What the kernel was asked to wait for.
     pub reason: Reason,
+    /// The thing that the kernel was asked to wait on, as the syscall's first argument has it: the
+    /// address of a futex, the descriptor of an epoll.
+    pub object: Option<u64>,
     /// The user stack, if one was taken.
     pub stack: Option<&'a Stack<'a>>,
 }
@@ -77,15 +84,26 @@ struct Reading {
     role: Option<Role>,
     /// Which of the runtime's pools, if the stack shows it.
     scope: Option<Scope>,
+    /// A number that no other instance of the runtime has: of its driver, or near its other ones.
+    instance: Option<u64>,
     task: Option<String>,
     /// The frames before this one, leaf first, are what the runtime called.
     below: usize,
     /// What runs is a task's poll, not a closure or a thread that may wait.
     under_task: bool,
-    /// The function through which the thread entered the runtime is not on the stack.
-    entry_hidden: bool,
+    /// The function through which the thread entered the runtime is not on the stack: it is inlined
+    /// into the one of this name, or further out.
+    entry_hidden: Option<String>,
     /// The thread is one of those that the runtime starts itself.
     in_pool_thread: bool,
+}
+
+impl Reading {
+    /// Of two runtimes on one stack, which one's thread it is: whose task or whose pool's loop it
+    /// is in, before one whose future it only waits for; else the one nearer to the leaf.
+    fn rank(&self) -> (bool, usize) {
+        (!matches!(self.role, Some(Role::Worker | Role::Blocking)), self.below)
+    }
 }
 
 /// Says what the waits of one process mean and which pools its threads form.
@@ -95,14 +113,19 @@ struct Reading {
 pub fn classify(threads: &[Thread<'_>], waits: &[View<'_>]) -> Verdict {
     let read: Vec<_> = RUNTIMES.iter().map(|runtime| (runtime, (runtime.read)(waits))).collect();
     let readings: Vec<Option<(&'static str, &Reading)>> = (0..waits.len())
-        .map(|at| read.iter().find_map(|(runtime, all)| Some((runtime.name, all[at].as_ref()?))))
+        .map(|at| {
+            let all =
+                read.iter().filter_map(|(runtime, all)| Some((runtime.name, all[at].as_ref()?)));
+            all.min_by_key(|(_, reading)| reading.rank())
+        })
         .collect();
     let places = places(threads, waits, &readings);
-    let hidden: HashSet<Tid> = waits
+    let hidden: HashSet<(Tid, &str)> = waits
         .iter()
         .zip(&readings)
-        .filter(|(_, reading)| reading.is_some_and(|(_, reading)| reading.entry_hidden))
-        .map(|(wait, _)| wait.tid)
+        .filter_map(|(wait, reading)| {
+            Some((wait.tid, reading.as_ref()?.1.entry_hidden.as_deref()?))
+        })
         .collect();
     let meanings = waits
         .iter()
@@ -112,13 +135,19 @@ pub fn classify(threads: &[Thread<'_>], waits: &[View<'_>]) -> Verdict {
     Verdict { meanings, places }
 }
 
-fn meaning(wait: &View<'_>, reading: Option<&Reading>, entry_hidden: &HashSet<Tid>) -> Meaning {
+fn meaning(
+    wait: &View<'_>,
+    reading: Option<&Reading>,
+    entry_hidden: &HashSet<(Tid, &str)>,
+) -> Meaning {
     let role = reading.and_then(|reading| reading.role);
     let Some(stack) = wait.stack.filter(|_| wait.reason != Reason::Stopped) else {
         return Meaning { state: State::Unknown, role, label: None, task: None };
     };
     let Some(reading) = reading else {
-        let outside = stack.tells_all() && !entry_hidden.contains(&wait.tid);
+        let mut names = stack.frames.iter().filter_map(|frame| frame.name.as_deref());
+        let may_be_inside = names.any(|name| entry_hidden.contains(&(wait.tid, name)));
+        let outside = stack.tells_all() && !may_be_inside;
         let state = if outside { State::Allowed } else { State::Unknown };
         let label = labels::label(stack.frames.iter().copied());
         return Meaning { state, role, label: label.filter(may_stand_outside_tasks), task: None };
@@ -157,12 +186,15 @@ fn places(
             .or_insert(place);
     }
     adopt_by_lone_runtime(&mut shown);
+    for runtime in RUNTIMES {
+        instances::tell_apart(&mut shown, threads, waits, readings, runtime.name);
+    }
     // A worker that never waits long enough to be seen would make the others look like the whole
     // pool: its name is taken for evidence, but only where no whole stack speaks against it.
     let named_like_workers: BTreeMap<&str, Place> = threads
         .iter()
         .filter_map(|thread| Some((thread.name, *shown.get(&thread.tid)?)))
-        .filter(|(_, place)| place.role == Role::Worker && place.scope == Scope::Process)
+        .filter(|(_, place)| place.role == Role::Worker && place.scope.has_many_threads())
         .collect();
     let outside = |tid| {
         let mut own = waits.iter().filter(|wait| wait.tid == tid);
@@ -181,7 +213,7 @@ impl Place {
     /// a worker, whatever else it was used for.
     fn weightier(self, other: Self) -> Self {
         let weight = |place: Self| match (place.role, place.scope) {
-            (Role::Worker, Scope::Process) => 0,
+            (Role::Worker, Scope::Process | Scope::Instance(_)) => 0,
             (Role::Worker, Scope::Thread(_)) => 1,
             (Role::Blocking, _) => 2,
             (Role::Other, _) => 3,

@@ -49,6 +49,14 @@ pub fn reason<'a>(entry: Entry, kernel: impl IntoIterator<Item = &'a str>) -> Re
     }
 }
 
+/// Whether a syscall waits on the one thing that its first argument names: a futex, an epoll.
+pub fn waits_on_first_argument(syscall: u32) -> bool {
+    matches!(
+        i64::from(syscall),
+        libc::SYS_futex | libc::SYS_epoll_wait | libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2
+    )
+}
+
 enum Asked {
     Exactly(Reason),
     /// Pipe, socket, file or terminal: only the kernel's stack tells.
@@ -80,7 +88,12 @@ fn syscall_reason(number: i64) -> Asked {
         | libc::SYS_epoll_pwait2
         | libc::SYS_io_uring_enter
         | libc::SYS_io_getevents => Asked::Exactly(Reason::Poll),
-        libc::SYS_wait4 | libc::SYS_waitid | libc::SYS_vfork => Asked::Exactly(Reason::Process),
+        // A new process is waited for only until it has a program of its own.
+        libc::SYS_wait4
+        | libc::SYS_waitid
+        | libc::SYS_vfork
+        | libc::SYS_clone
+        | libc::SYS_clone3 => Asked::Exactly(Reason::Process),
         libc::SYS_msgrcv
         | libc::SYS_msgsnd
         | libc::SYS_semop
@@ -191,6 +204,7 @@ mod tests {
         check(libc::SYS_epoll_wait, 1, &["ep_poll"], Reason::Poll);
         check(libc::SYS_accept4, 1, &[], Reason::Socket);
         check(libc::SYS_wait4, 1, &[], Reason::Process);
+        check(libc::SYS_clone3, 0x2, &["kernel_clone"], Reason::Process);
         check(libc::SYS_semop, 1, &[], Reason::Ipc);
         check(libc::SYS_getpid, 1, &[], Reason::Other);
     }

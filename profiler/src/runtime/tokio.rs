@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 use super::{
     Description, Reading, View,
+    marks::{self, Row, THREAD_BODY, body_caller},
     meaning::{Reason, Role, Scope, State},
     names, plumbing,
     stack::{Frame, Stack},
@@ -50,8 +51,8 @@ enum Mark {
     BlockingPool,
 }
 
-/// Every mark: modules of any 1.x version, functions in them. The first row that fits counts.
-const MARKS: &[(Mark, &[&str], &[&str])] = &[
+/// Every mark, with the modules of any 1.x version.
+const MARKS: &[Row<Mark>] = &[
     (
         Mark::BlockInPlace,
         &[
@@ -159,10 +160,6 @@ const CARRIERS: task::Carriers = &[
     (CURRENT_THREAD, &["block_on"]),
 ];
 
-/// Where the standard library starts what a thread was made for; it is never inlined.
-const THREAD_BODY: (&[&str], &[&str]) =
-    (&["std::sys", "std::sys_common"], &["__rust_begin_short_backtrace"]);
-
 fn read(views: &[View<'_>]) -> Vec<Option<Reading>> {
     let mut readings: Vec<_> = views.iter().map(read_one).collect();
     // Link-time optimisation leaves nothing of the blocking pool's loop but the thread body that
@@ -199,6 +196,12 @@ fn read_one(view: &View<'_>) -> Option<Reading> {
     for (at, frame) in stack.frames.iter().enumerate() {
         let Some(mark) = mark(frame) else { continue };
         match mark {
+            // Inside a task Tokio refuses to park the thread, unless it may wait: `block_in_place`
+            // itself can be inlined.
+            Mark::RunTask if passed.thread_park.is_some() => {
+                passed.in_place = true;
+                return Some(decide(mark, at, view, stack, &passed));
+            }
             Mark::Poll => passed.poll = Some(at),
             Mark::Driver => passed.driver |= passed.poll.is_none(),
             Mark::BlockInPlace => passed.in_place = true,
@@ -251,9 +254,10 @@ fn decide(mark: Mark, at: usize, view: &View<'_>, stack: &Stack<'_>, passed: &Pa
         task: waits_for_task.then(|| name(passed.poll.unwrap_or(at), job)).flatten(),
         below: at,
         under_task: mark != Mark::BlockingPool,
+        instance: view.object.filter(|_| passed.driver && !local),
         // Without a visible way into the runtime, the future that it was given may be polled by a
         // function that shows no mark at all.
-        entry_hidden: local && !enters_visibly(stack, at),
+        entry_hidden: if local { hides_entry(stack, at) } else { None },
         in_pool_thread: !local,
     }
 }
@@ -269,7 +273,8 @@ fn undecided(stack: &Stack<'_>, passed: &Passed) -> Option<Reading> {
         task: None,
         below,
         under_task: false,
-        entry_hidden: false,
+        instance: None,
+        entry_hidden: None,
         in_pool_thread: false,
     };
     if passed.in_place {
@@ -320,7 +325,8 @@ fn unmarked_pool_thread(reason: Reason, stack: &Stack<'_>) -> Reading {
         task: None,
         below,
         under_task: false,
-        entry_hidden: false,
+        instance: None,
+        entry_hidden: None,
         in_pool_thread: true,
     }
 }
@@ -335,20 +341,16 @@ fn has_user_frame(frames: &[&Frame]) -> bool {
     frames.iter().filter_map(|frame| frame.path.as_deref()).any(names::is_user_code)
 }
 
-/// Whether the function that enters the runtime is on the stack, at `at` or further out.
-fn enters_visibly(stack: &Stack<'_>, at: usize) -> bool {
-    let mut outer = stack.frames[at..].iter().filter_map(|frame| mark(frame));
-    outer.any(|mark| matches!(mark, Mark::LocalLoop | Mark::BlockOn))
-}
-
-/// Where a whole stack's thread body is called.
-fn body_caller(stack: &Stack<'_>) -> Option<CodeAddress> {
-    if stack.end != StackEnd::Complete {
+/// The function into which the one that enters the runtime is inlined, if that is not on the stack
+/// at `at` or further out.
+fn hides_entry(stack: &Stack<'_>, at: usize) -> Option<String> {
+    let outer = &stack.frames[at..];
+    let enters = |frame: &&Frame| matches!(mark(frame), Some(Mark::LocalLoop | Mark::BlockOn));
+    if outer.iter().any(enters) {
         return None;
     }
-    let body = stack.frames.iter().rposition(|frame| frame.is(THREAD_BODY.0, THREAD_BODY.1))?;
-    let address = stack.frames[body].address;
-    stack.frames[body..].iter().map(|frame| frame.address).find(|caller| *caller != address)
+    let users = |frame: &&&Frame| frame.path.as_deref().is_some_and(names::is_user_code);
+    outer.iter().find(users).or(outer.last())?.name.clone()
 }
 
 fn mark(frame: &Frame) -> Option<Mark> {
@@ -356,7 +358,7 @@ fn mark(frame: &Frame) -> Option<Mark> {
     if !frame.path.as_deref()?.starts_with("tokio::") {
         return None;
     }
-    MARKS.iter().find(|(_, modules, functions)| frame.is(modules, functions)).map(|row| row.0)
+    marks::of(MARKS, frame)
 }
 
 #[cfg(test)]

@@ -46,7 +46,12 @@ fn read(
     let views: Vec<_> = waits
         .iter()
         .zip(&stacks)
-        .map(|(wait, stack)| View { tid: Tid(wait.0), reason: wait.2, stack: Some(stack) })
+        .map(|(wait, stack)| View {
+            tid: Tid(wait.0),
+            reason: wait.2,
+            object: None,
+            stack: Some(stack),
+        })
         .collect();
     let threads: Vec<_> =
         waits.iter().map(|wait| Thread { tid: Tid(wait.0), name: wait.1 }).collect();
@@ -282,7 +287,7 @@ fn stripped_code_may_hide_a_runtime_but_the_c_library_may_not() {
         let nameless = Frame::new(address, None, None, Some(module));
         let named = Frame::new(address, Some("clone3"), None, Some("/lib/libc.so.6"));
         let stack = Stack { frames: vec![&nameless, &named], end: StackEnd::Complete };
-        let view = View { tid: Tid(1), reason: Reason::Futex, stack: Some(&stack) };
+        let view = View { tid: Tid(1), reason: Reason::Futex, object: None, stack: Some(&stack) };
         let verdict = classify(&[Thread { tid: Tid(1), name: "x" }], &[view]);
         assert_eq!(verdict.meanings[0].state, expected, "{module}");
     };
@@ -354,7 +359,7 @@ fn inlined_functions_are_known_by_their_source_file() {
             frames(&[&["tk::h_inplace::{{closure}}"], FAT_POLL, RUN_TASK, FAT_WORKER, THREAD]);
         let all: Vec<_> = std::iter::once(leaf).chain(inlined).chain(outer).collect();
         let stack = Stack { frames: all.iter().collect(), end: StackEnd::Complete };
-        let view = View { tid: Tid(1), reason: Reason::Sleep, stack: Some(&stack) };
+        let view = View { tid: Tid(1), reason: Reason::Sleep, object: None, stack: Some(&stack) };
         let verdict = classify(&[Thread { tid: Tid(1), name: "x" }], &[view]);
         let meaning = &verdict.meanings[0];
         assert_eq!((meaning.state, meaning.role), (state, Some(role)));
