@@ -204,6 +204,9 @@ pub fn events(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> 
     for interval in &recording.intervals {
         line(&Record::Interval(interval.clone()))?;
     }
+    for since in &recording.open_since {
+        line(&Record::OpenSince(*since))?;
+    }
     if let Some(sampling) = recording.sampling {
         line(&Record::Sampling(sampling))?;
     }

@@ -43,6 +43,16 @@ impl Outputs {
         Ok(outputs)
     }
 
+    /// What `snapshot -o PATH...` writes: nothing where nothing was asked for. An unknown extension
+    /// is [`Failure::Usage`].
+    pub fn of_snapshot(paths: &[PathBuf], stem: &str) -> anyhow::Result<Self> {
+        let mut outputs = Self::parse(paths)?;
+        if !paths.is_empty() {
+            outputs.recording = Some(recording_path(&outputs, stem));
+        }
+        Ok(outputs)
+    }
+
     /// What `report FILE -o PATH...` writes. An unknown extension is [`Failure::Usage`].
     pub fn of_report(paths: &[PathBuf]) -> anyhow::Result<Self> {
         let outputs = Self::parse(paths)?;
@@ -132,9 +142,13 @@ pub fn write_outputs(
 
 /// Prints the summary on stdout, with colours if it is a terminal that wants them.
 pub fn print_summary(report: &Report, states: Option<&[State]>) -> anyhow::Result<()> {
+    print(|out| render::summary(&in_states(report, states), out, stdout_style()))
+}
+
+/// Colours if stdout is a terminal that wants them.
+pub fn stdout_style() -> Style {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let style = if io::stdout().is_terminal() && !plain { Style::Terminal } else { Style::Plain };
-    print(|out| render::summary(&in_states(report, states), out, style))
+    if io::stdout().is_terminal() && !plain { Style::Terminal } else { Style::Plain }
 }
 
 /// Fails with [`Failure::Usage`] if a file cannot be written: its directory is missing or not

@@ -19,6 +19,7 @@ mod sites;
 mod stage;
 mod starve;
 mod storm;
+mod stuck;
 mod truth;
 mod whole;
 mod workers;
@@ -70,6 +71,8 @@ enum Workload {
         #[arg(default_value_t = 5000)]
         threads: usize,
     },
+    /// Two threads that wait for each other's lock, and one in a long sleep, from the beginning
+    Stuck,
     /// Becomes `truth` by exec on `go`; `truth` then is ready and waits for a `go` of its own
     Exec,
     /// Two child processes of the kind `truth`, whose sums are added up
@@ -135,6 +138,7 @@ fn run(workload: Workload) -> Result<()> {
         Workload::Queue => queue::run(),
         Workload::Churn => many::churn(),
         Workload::Crowd { threads } => many::crowd(threads),
+        Workload::Stuck => stuck::run(),
         Workload::Exec => processes::exec(),
         Workload::Fork => processes::fork(),
         Workload::Tokio => pool::run(),

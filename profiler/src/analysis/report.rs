@@ -233,6 +233,24 @@ pub struct Thread {
     pub intervals: u64,
     /// Shorter intervals.
     pub shorts: u64,
+    /// When the interval that was open at the start of the window had begun: negative, and about
+    /// right. Null if there was none or the kernel does not say.
+    pub open_since_ns: Option<i64>,
+    /// What it was off-CPU for when the window ended. Null if it was on a CPU, or if the interval is
+    /// not recorded or its site not in this report.
+    pub at_end: Option<AtEnd>,
+}
+
+/// An interval that was open when the window ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct AtEnd {
+    /// Index into [`Report::sites`].
+    pub site: usize,
+    /// When it began. Negative where that was before the window, and then about right; null where it
+    /// was before and the kernel does not say when.
+    pub since_ns: Option<i64>,
+    /// It wanted a CPU: its wait was over, or it had not waited.
+    pub in_run_queue: bool,
 }
 
 /// One distinct stack in one state of one pool.

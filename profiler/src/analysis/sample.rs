@@ -87,6 +87,7 @@ impl Sample {
             totals: Vec::new(),
             counters: Counters(BTreeMap::new()),
             names: HashMap::new(),
+            open_since: Vec::new(),
             sampling: None,
             samples: Vec::new(),
             stack_check: None,

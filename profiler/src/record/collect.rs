@@ -1,6 +1,7 @@
 //! What came out of the ring buffer, turned into the facts of a recording.
 
 mod close;
+mod open;
 pub mod stacks;
 mod threads;
 mod walks;
@@ -13,7 +14,7 @@ use profiler_common::{
     state::Span,
 };
 
-use self::{stacks::StackTable, walks::KernelWalks};
+use self::{open::OpenWaits, stacks::StackTable, walks::KernelWalks};
 use super::{check::Checker, code::CodeMap};
 use crate::{
     kernel::{
@@ -47,6 +48,8 @@ pub struct Collector {
     swept: HashMap<(Tid, u64), Swept>,
     /// The threads that the latest roll-call found.
     present: HashMap<Tid, ThreadEvent>,
+    /// Since when threads are off-CPU.
+    open: OpenWaits,
     /// Processes that replaced their program.
     execs: HashMap<Pid, Ktime>,
     /// Compares stacks of the kernel side with walks of their copies, where that was asked for.
@@ -86,6 +89,7 @@ impl Collector {
             names: HashMap::new(),
             swept: HashMap::new(),
             present: HashMap::new(),
+            open: OpenWaits::default(),
             execs: HashMap::new(),
             checker: None,
             tally: Tally::default(),
@@ -165,6 +169,7 @@ impl Collector {
             Event::Present(event) => {
                 let (pid, tid) = (Pid(event.state.tgid), Tid(event.state.tid));
                 self.rename(Ktime(event.at_ns), &event.comm, pid, tid)?;
+                self.open.hear(&event);
                 self.present.insert(tid, event);
                 Ok(())
             }

@@ -68,9 +68,10 @@ pub fn run(args: &RecordArgs) -> Result<()> {
             StackCopies::WhereNeeded
         },
         symbols: args.symbols.options(),
+        moment: false,
     };
     let (launched, command) = launched.unzip();
-    let Outcome { reason, target_ran } = record(&plan, &process, launched.as_ref())?;
+    let Outcome { reason, target_ran, swept_in: _ } = record(&plan, &process, launched.as_ref())?;
     if let Some(launched) = &launched {
         launched.ask_to_end();
     }
@@ -109,7 +110,7 @@ fn named(process: Process) -> (Process, String) {
 }
 
 /// `stallscope-NAME-PID-TIME`, safe as a file name.
-fn default_stem(name: &str, process: &Process) -> String {
+pub(crate) fn default_stem(name: &str, process: &Process) -> String {
     let safe: String = name
         .chars()
         .map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' })

@@ -40,6 +40,7 @@ use anyhow::Result;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use profiler_common::config::HookPath;
 
+pub(crate) use command::default_stem;
 pub use command::run;
 pub(crate) use session::hook_name;
 
@@ -83,6 +84,9 @@ pub struct Plan {
     pub stack_copies: StackCopies,
     /// Where names are looked for.
     pub symbols: SymbolOptions,
+    /// Whether what the threads do at one moment is all that is wanted. Then nothing is said, and the
+    /// kernel side gets no tables: making them takes longer than walking every stack here once.
+    pub moment: bool,
 }
 
 /// Threads that make tables at once.
@@ -95,6 +99,8 @@ pub struct Outcome {
     pub reason: EndReason,
     /// Whether there was a target: a launched command may never have become itself.
     pub target_ran: bool,
+    /// How long it took to visit every thread at the end, and to take the stacks of those off-CPU.
+    pub swept_in: Duration,
 }
 
 /// Records a process, up to the finished file at [`Plan::recording`]. `launched` is the command

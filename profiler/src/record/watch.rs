@@ -94,7 +94,8 @@ pub async fn watch(
     let events = kernel::readiness::of_ring(programs.take_events()?)?;
     let mut collector = Collector::new(Writer::create(&plan.recording, plan.max_size)?);
     collector.checker = (plan.stack_copies == StackCopies::Always).then(Checker::default);
-    let told = prepare::prepare(probe, &mut programs, &mut collector, &processes).await?;
+    let told =
+        prepare::prepare(probe, &mut programs, &mut collector, &processes, plan.moment).await?;
 
     let start = window::open(&mut programs).await?;
     collector.window_opened(start);
@@ -117,7 +118,9 @@ pub async fn watch(
     if let Some(launched) = launched {
         launched.release()?;
     }
-    say(&format!("recording pid {pid} ..."));
+    if !plan.moment {
+        say(&format!("recording pid {pid} ..."));
+    }
     let reason = run.until_stopped(&alive, log, stopped).await?;
     run.finish(reason, throttle.zip(throttled_before)).await
 }

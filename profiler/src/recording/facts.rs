@@ -42,6 +42,8 @@ pub enum Record {
     Sampling(Sampling),
     /// What a thread did on a CPU.
     Sample(Sample),
+    /// The interval that was open at the start of the window is older.
+    OpenSince(OpenSince),
 }
 
 /// What was recorded, how and where.
@@ -241,6 +243,19 @@ pub struct Interval {
     pub user_stack: Option<UserStackId>,
     /// Kernel stack, where one was taken.
     pub kernel_stack: Option<KernelStackId>,
+}
+
+/// Since when a thread was off-CPU that was so when the window began.
+///
+/// By the scheduler's clock, which nobody corrects: it is off by some millionths of the length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSince {
+    /// The process.
+    pub pid: Pid,
+    /// The thread.
+    pub tid: Tid,
+    /// When its interval began, before the window.
+    pub since: Ktime,
 }
 
 /// It was looked from time to time what ran.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::facts::{
     CodeAddress, Counters, End, Interval, KernelStack, KernelStackId, Mapping, Module, ModuleId,
-    ResolvedName, Sample, Sampling, Session, StackCheck, ThreadName, ThreadTotals, UserStack,
-    UserStackId,
+    OpenSince, ResolvedName, Sample, Sampling, Session, StackCheck, ThreadName, ThreadTotals,
+    UserStack, UserStackId,
 };
 
 /// A whole recording, as far as the file could be read.
@@ -25,6 +25,8 @@ pub struct Recording {
     pub kernel_stacks: HashMap<KernelStackId, KernelStack>,
     /// Intervals, in order of their end.
     pub intervals: Vec<Interval>,
+    /// Since when threads were off-CPU that were so when the window began, where that is known.
+    pub open_since: Vec<OpenSince>,
     /// How often it was looked what ran; `None` for not at all.
     pub sampling: Option<Sampling>,
     /// What ran then, in order of time.

@@ -17,6 +17,7 @@ mod namespaces;
 mod outputs;
 mod pools;
 mod rights;
+mod snapshot;
 mod stopping;
 mod storm;
 mod support;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use profiler_common::counter::Counter;
 use stallscope::{
     analysis::report::{
-        EndReason, Frame, FrameKind, Host, LongPolls, Observer, Origin, Pool, Quality, Reason,
-        Report, Role, SCHEMA, Site, StackQuality, Starvation, State, Target, Thread, UserStacks,
-        Window,
+        AtEnd, EndReason, Frame, FrameKind, Host, LongPolls, Observer, Origin, Pool, Quality,
+        Reason, Report, Role, SCHEMA, Site, StackQuality, Starvation, State, Target, Thread,
+        UserStacks, Window,
     },
     recording::Why,
 };
@@ -129,6 +129,25 @@ pub fn starving() -> Report {
         ],
         ..empty()
     }
+}
+
+/// The same workers, stuck at the end.
+pub fn hung() -> Report {
+    let mut report = starving();
+    let ms = MS.cast_signed();
+    let at_end = |site, since_ns, in_run_queue| Some(AtEnd { site, since_ns, in_run_queue });
+    let doing = [
+        at_end(0, Some(-62_000 * ms), false),
+        at_end(0, Some(9_800 * ms), true),
+        at_end(1, Some(-1), false),
+        at_end(2, None, false),
+    ];
+    for (thread, doing) in report.pools[0].threads.iter_mut().zip(doing) {
+        (thread.open_at_end, thread.at_end) = (true, doing);
+    }
+    // What the last one is off-CPU for was lost.
+    report.pools[1].threads[0].open_at_end = true;
+    report
 }
 
 /// Workers that never block: some CPU, some run queue, some throttling.
@@ -375,6 +394,8 @@ fn thread(tid: u32, name: &str, role: Role) -> Thread {
         kernel_switches: 1_000,
         intervals: 900,
         shorts: 100,
+        open_since_ns: None,
+        at_end: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The end of a recording: the window is closed, what is left is taken, and the file is finished.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, time::Instant};
 
 use anyhow::Result;
 use profiler_common::counter::Counter;
@@ -37,6 +37,7 @@ impl Run<'_> {
         let ring = self.events.get_mut();
         events::take_all(ring, &mut self.collector, ring_bytes)?;
         self.collector.forget_roll_call();
+        let sweep_begun = Instant::now();
         let visited = self.programs.roll_call().and_then(|roll_call| {
             events::take_during(roll_call, ring, &mut self.collector)?;
             events::take_all(ring, &mut self.collector, ring_bytes)?;
@@ -48,6 +49,7 @@ impl Run<'_> {
                 None => Ok(()),
             }
         });
+        let swept_in = sweep_begun.elapsed();
         if let Err(error) = visited {
             say(&format!("warning: {error:#}; waits open at the end may lack their stacks"));
         }
@@ -91,7 +93,7 @@ impl Run<'_> {
         let observer = cost::observer(&usage, plan.bpf_stats)?;
         let (writer, _files) = collector.into_parts();
         writer.finish(End { end, reason, observer, throttled })?;
-        Ok(Outcome { reason, target_ran: command_began })
+        Ok(Outcome { reason, target_ran: command_began, swept_in })
     }
 }
 
@@ -113,6 +115,7 @@ fn append_names(
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        open_since: Vec::new(),
         sampling: None,
         samples: Vec::new(),
         stack_check: None,

@@ -163,6 +163,7 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
                 recording.kernel_stacks.insert(stack.id, stack);
             }
             Record::Interval(interval) => recording.intervals.push(interval),
+            Record::OpenSince(since) => recording.open_since.push(since),
             Record::Sampling(sampling) => recording.sampling = Some(sampling),
             Record::Sample(sample) => recording.samples.push(sample),
             Record::Totals(totals) => put_totals(&mut recording.totals, &mut slots, totals),
@@ -195,6 +196,7 @@ fn empty(session: Session) -> Recording {
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        open_since: Vec::new(),
         sampling: None,
         samples: Vec::new(),
         stack_check: None,

@@ -243,6 +243,7 @@ impl Writer {
             | Record::UserStack(_)
             | Record::KernelStack(_)
             | Record::Interval(_)
+            | Record::OpenSince(_)
             | Record::Sampling(_)
             | Record::Sample(_)
             | Record::Names(_)

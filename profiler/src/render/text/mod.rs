@@ -8,6 +8,7 @@ mod page;
 mod polls;
 mod pools;
 mod sites;
+mod snapshot;
 mod spots;
 mod verdict;
 mod windows;
@@ -22,6 +23,7 @@ use crate::analysis::{
 
 pub use instead::lines as nothing_lines;
 use page::Page;
+pub use snapshot::snapshot;
 
 /// How the summary may look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -129,6 +129,7 @@ fn recording(module: Module, addresses: impl IntoIterator<Item = u64>) -> Record
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        open_since: Vec::new(),
         sampling: None,
         samples: Vec::new(),
         stack_check: None,
