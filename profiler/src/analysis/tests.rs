@@ -229,7 +229,7 @@ fn a_thread_id_used_twice_is_two_threads() {
     sample.wait(wait(1, (2, 12, 12), BLOCKED)).totals(1, "w", 0, 0);
     let mut first = sample.recording.totals[0].clone();
     let mut second = first.clone();
-    let middle = crate::units::Ktime(first.from.0 + 20 * MS);
+    let middle = Ktime(first.from.0 + 20 * MS);
     first.to = middle;
     first.running.0 -= 30 * MS;
     second.from = middle;

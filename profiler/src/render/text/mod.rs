@@ -94,7 +94,11 @@ pub fn pool(pool: &Pool) -> String {
 
 /// `10.0 s from 2026-03-01T12:00:00Z`.
 pub fn window(report: &Report) -> String {
+    format!("{} from {}", time(report.window.duration_ns), start(report))
+}
+
+/// `2026-03-01T12:00:00Z`.
+fn start(report: &Report) -> String {
     let start = &report.window.start;
-    let second = start.split_once('.').map_or(start.clone(), |(second, _)| format!("{second}Z"));
-    format!("{} from {second}", time(report.window.duration_ns))
+    start.split_once('.').map_or(start.clone(), |(second, _)| format!("{second}Z"))
 }

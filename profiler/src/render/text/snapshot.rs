@@ -6,7 +6,7 @@ use super::{
     Style, losses,
     page::{Mark, Page, marked},
     spots::awaited,
-    target,
+    start, target,
 };
 use crate::{
     analysis::{
@@ -74,7 +74,7 @@ pub fn snapshot(report: &Report, out: &mut dyn Write, style: Style) -> anyhow::R
     page.line(&marked(Mark::Strong, &headline(report)));
     let about = format!(
         "{}, {} CPUs, kernel {}",
-        report.window.start,
+        start(report),
         count(report.host.cpus.into()),
         report.host.kernel
     );
