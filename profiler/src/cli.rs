@@ -10,7 +10,7 @@ use clap::{
 };
 
 use crate::{
-    analysis::{Selection, report::State},
+    analysis::{LongPoll, Selection, report::State},
     demo, doctor,
     failure::EXIT_CODES,
     inspect,
@@ -236,6 +236,10 @@ pub struct SelectArgs {
     #[arg(long, value_name = "NAME|TID")]
     pub thread: Vec<String>,
 
+    /// Count polls that hold a worker for this long, on the CPU or waiting [default: 10ms].
+    #[arg(long, value_name = "TIME", value_parser = values::nanos)]
+    pub long_poll: Option<Nanos>,
+
     /// Keep in pictures what leads to the code that runs: the start of a thread, the runtime's loop.
     #[arg(long)]
     pub full_stacks: bool,
@@ -248,6 +252,7 @@ impl SelectArgs {
             states: (!self.state.is_empty()).then(|| self.state.clone()),
             pools: self.pool.clone(),
             threads: self.thread.clone(),
+            long_poll: self.long_poll.map(LongPoll).unwrap_or_default(),
             full_stacks: self.full_stacks,
         }
     }

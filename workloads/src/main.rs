@@ -9,12 +9,15 @@ mod compare;
 mod control;
 mod many;
 mod migrate;
+mod polls;
 mod pool;
+mod pools;
 mod processes;
 mod queue;
 mod service;
 mod sites;
 mod stage;
+mod starve;
 mod storm;
 mod truth;
 mod whole;
@@ -73,6 +76,14 @@ enum Workload {
     Fork,
     /// A Tokio pool whose workers are blocked, allowed to wait, and idle
     Tokio,
+    /// Two Tokio runtimes whose workers time every blocking call
+    Pools,
+    /// Tokio tasks that hold a worker for long at a time
+    Polls,
+    /// A Tokio pool that runs dry at known times
+    Starve,
+    /// A Tokio pool that is busy and well
+    Busy,
     /// A Tokio service with 25,000 short waits a second, all at one depth, and idle in between
     Service {
         /// Calls between the handler and its wait
@@ -127,6 +138,10 @@ fn run(workload: Workload) -> Result<()> {
         Workload::Exec => processes::exec(),
         Workload::Fork => processes::fork(),
         Workload::Tokio => pool::run(),
+        Workload::Pools => pools::run(),
+        Workload::Polls => polls::run(),
+        Workload::Starve => starve::run(),
+        Workload::Busy => starve::busy(),
         Workload::Service { depth } => service::run(depth),
         Workload::Blocks { rate } => blocks::run(rate),
         Workload::Whole { report, functions } => whole::run(&report, &functions),

@@ -38,8 +38,16 @@ pub struct Site {
 }
 
 impl Site {
-    const fn new(name: &'static str) -> Self {
+    /// One that was not called yet.
+    pub const fn new(name: &'static str) -> Self {
         Self { name, count: AtomicU64::new(0), total_ns: AtomicU64::new(0) }
+    }
+
+    /// What it measured so far, by its name.
+    pub fn sum(&self) -> (String, Sum) {
+        let count = self.count.load(Ordering::Relaxed);
+        let total_ns = self.total_ns.load(Ordering::Relaxed);
+        (self.name.to_owned(), Sum { count, total_ns })
     }
 
     /// Calls the function and adds how long it was off the CPU.
@@ -88,14 +96,7 @@ sites! {
 
 /// The sums of the sites that were called.
 pub fn sums() -> Sums {
-    ALL.iter()
-        .map(|site| {
-            let count = site.count.load(Ordering::Relaxed);
-            let total_ns = site.total_ns.load(Ordering::Relaxed);
-            (site.name.to_owned(), Sum { count, total_ns })
-        })
-        .filter(|(_, sum)| sum.count > 0)
-        .collect()
+    ALL.iter().map(|site| site.sum()).filter(|(_, sum)| sum.count > 0).collect()
 }
 
 macro_rules! sleeps {

@@ -17,6 +17,8 @@ use crate::{
 pub struct Judged {
     /// What each interval of the recording means, in its order; `None` if it was preempted.
     pub intervals: Vec<Option<Judgement>>,
+    /// What each sample of the recording shows, in its order: an index into `meanings`.
+    pub samples: Vec<usize>,
     /// Each distinct meaning.
     pub meanings: Vec<Meaning>,
     /// Where each thread belongs.
@@ -39,11 +41,16 @@ pub fn judge(recording: &Recording, accounts: &[Account], stacks: &Stacks<'_>) -
     for (index, interval) in recording.intervals.iter().enumerate() {
         processes.entry(interval.pid).or_default().push(index);
     }
-    for account in accounts {
-        processes.entry(account.pid).or_default();
+    let mut samples: HashMap<Pid, Vec<usize>> = HashMap::new();
+    for (index, sample) in recording.samples.iter().enumerate() {
+        samples.entry(sample.pid).or_default().push(index);
+    }
+    for pid in accounts.iter().map(|account| account.pid).chain(samples.keys().copied()) {
+        processes.entry(pid).or_default();
     }
     let mut judged = Judged {
         intervals: vec![None; recording.intervals.len()],
+        samples: vec![0; recording.samples.len()],
         meanings: Vec::new(),
         places: HashMap::new(),
         user_stacks: UserStacks::default(),
@@ -51,7 +58,16 @@ pub fn judge(recording: &Recording, accounts: &[Account], stacks: &Stacks<'_>) -
     let mut reasons = Reasons { stacks, known: HashMap::new() };
     for (pid, intervals) in processes {
         let waits = intervals.into_iter().filter(|index| !recording.intervals[*index].preempted);
-        judge_process(pid, waits.collect(), recording, accounts, &mut reasons, &mut judged);
+        let samples = samples.remove(&pid).unwrap_or_default();
+        judge_process(
+            pid,
+            waits.collect(),
+            samples,
+            recording,
+            accounts,
+            &mut reasons,
+            &mut judged,
+        );
     }
     judged
 }
@@ -59,6 +75,7 @@ pub fn judge(recording: &Recording, accounts: &[Account], stacks: &Stacks<'_>) -
 fn judge_process(
     pid: Pid,
     waits: Vec<usize>,
+    samples: Vec<usize>,
     recording: &Recording,
     accounts: &[Account],
     reasons: &mut Reasons<'_>,
@@ -68,17 +85,25 @@ fn judge_process(
     let mut numbers: HashMap<Wait, usize> = HashMap::new();
     let mut distinct: Vec<(Wait, Option<u64>)> = Vec::new();
     let offset = judged.meanings.len();
+    let mut number = |wait: Wait, object: Option<u64>| {
+        let number = numbers.entry(wait).or_insert_with(|| {
+            // The first one's object: where it counts, it is the same for all.
+            distinct.push((wait, object));
+            distinct.len() - 1
+        });
+        offset + *number
+    };
     for index in waits {
         let interval = &recording.intervals[index];
         let reason = reasons.of(interval);
         let wait = (interval.tid, reason, interval.user_stack);
-        let number = *numbers.entry(wait).or_insert_with(|| {
-            // The first one's: where it counts, it is the same for all.
-            distinct.push((wait, object(interval)));
-            distinct.len() - 1
-        });
-        judged.intervals[index] = Some(Judgement { reason, meaning: offset + number });
+        let meaning = number(wait, object(interval));
+        judged.intervals[index] = Some(Judgement { reason, meaning });
         judged.user_stacks.add(reasons.stacks, interval.user_stack);
+    }
+    for index in samples {
+        let sample = &recording.samples[index];
+        judged.samples[index] = number((sample.tid, Reason::Other, sample.user_stack), None);
     }
     let mut user: HashMap<UserStackId, Stack<'_>> = HashMap::new();
     for id in distinct.iter().filter_map(|(wait, _)| wait.2) {

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod judge;
+mod polls;
 mod pools;
 pub mod report;
 mod select;
@@ -21,6 +22,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use profiler_common::counter::Counter;
 
+pub use polls::LongPoll;
 pub use report::Report;
 pub use select::{Selection, default_states, select_states, without_plumbing};
 
@@ -56,8 +58,8 @@ pub fn analyze_selected(
     let judged = judge::judge(recording, &accounts, &stacks);
     let quality = quality(recording, &judged);
     let shown = selection.threads_of(&accounts)?;
-    let pools::Numbers { pools, sites, starvation } =
-        pools::numbers(recording, &accounts, &stacks, &judged, &shown)?;
+    let pools::Numbers { pools, sites, starvation, long_polls } =
+        pools::numbers(recording, &accounts, &stacks, &judged, &shown, selection.long_poll)?;
     let report = Report {
         schema: report::SCHEMA,
         states: report::State::ALL.to_vec(),
@@ -68,6 +70,12 @@ pub fn analyze_selected(
         pools,
         sites,
         starvation,
+        long_polls,
+        long_poll_ns: selection.long_poll.0.0,
+        on_cpu: recording.sampling.map(|sampling| report::OnCpu {
+            frequency: sampling.frequency,
+            samples: recording.samples.len() as u64,
+        }),
     };
     selection.apply(report)
 }

@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result};
 use super::{
     accounts::Account,
     judge::Judged,
-    report::{Pool, Role, Site, Starvation, State, Thread},
+    polls::{self, LongPoll, Polls},
+    report::{LongPolls, Pool, Role, Site, Starvation, State, Thread},
     sites::Sites,
     stacks::Stacks,
     starvation::{self, WorkerLine},
@@ -26,14 +27,16 @@ pub struct Numbers {
     pub pools: Vec<Pool>,
     pub sites: Vec<Site>,
     pub starvation: Vec<Starvation>,
+    pub long_polls: Vec<LongPolls>,
 }
 
 /// One pool while it is being put together.
-struct Draft {
+struct Draft<'a> {
     name: String,
     runtime: &'static str,
     threads: Vec<Thread>,
     lines: Vec<WorkerLine>,
+    polls: Polls<'a>,
 }
 
 /// Sums up everything; `shown` says for each account whether its thread and sites are wanted.
@@ -46,7 +49,9 @@ pub fn numbers(
     stacks: &Stacks<'_>,
     judged: &Judged,
     shown: &[bool],
+    long_poll: LongPoll,
 ) -> Result<Numbers> {
+    let samples = polls::samples_by_thread(recording);
     let mut grouped: BTreeMap<(&str, Pid, Scope), Vec<usize>> = BTreeMap::new();
     for (index, account) in accounts.iter().enumerate() {
         let place = place(judged, account);
@@ -54,18 +59,29 @@ pub fn numbers(
     }
     let names = pool_names(recording, accounts, &grouped);
     let mut sites = Sites::new(stacks, judged);
-    let mut drafts: Vec<Draft> = Vec::new();
+    let mut drafts: Vec<Draft<'_>> = Vec::new();
     for ((key, members), name) in grouped.iter().zip(names) {
         let runtime = place(judged, &accounts[members[0]]).runtime;
         debug_assert_eq!(runtime, key.0);
-        let mut draft = Draft { name, runtime, threads: Vec::new(), lines: Vec::new() };
+        let mut draft = Draft {
+            name,
+            runtime,
+            threads: Vec::new(),
+            lines: Vec::new(),
+            polls: Polls::default(),
+        };
         for index in members {
-            let summed = Summing { recording, judged, account: &accounts[*index] };
+            let account = &accounts[*index];
+            let summed = Summing { recording, judged, account };
             let wanted = shown[*index].then_some((&mut sites, drafts.len()));
-            let (thread, line) = summed.sum(wanted)?;
+            let (roles, thread, line) = summed.sum(wanted)?;
             draft.lines.push(line);
             if shown[*index] {
                 draft.threads.push(thread);
+                let intervals: Vec<_> = account.intervals.iter().copied().zip(roles).collect();
+                let samples = samples.get(&(account.pid, account.tid));
+                let samples = samples.map_or(&[][..], Vec::as_slice);
+                draft.polls.add(recording, judged, &intervals, samples, long_poll);
             }
         }
         drafts.push(draft);
@@ -73,7 +89,7 @@ pub fn numbers(
     Ok(finish(drafts, sites))
 }
 
-fn finish(drafts: Vec<Draft>, sites: Sites<'_>) -> Numbers {
+fn finish(drafts: Vec<Draft<'_>>, sites: Sites<'_>) -> Numbers {
     let mut order: Vec<usize> = (0..drafts.len()).collect();
     order.sort_by_key(|index| {
         let draft = &drafts[*index];
@@ -87,7 +103,8 @@ fn finish(drafts: Vec<Draft>, sites: Sites<'_>) -> Numbers {
     let (sites, places) = sites.finish(&ids);
     let mut pools = Vec::new();
     let mut starvation = Vec::new();
-    let mut drafts: Vec<Option<Draft>> = drafts.into_iter().map(Some).collect();
+    let mut long_polls = Vec::new();
+    let mut drafts: Vec<Option<Draft<'_>>> = drafts.into_iter().map(Some).collect();
     for index in order {
         let Some(draft) = drafts[index].take() else { continue };
         if draft.threads.is_empty() {
@@ -104,6 +121,7 @@ fn finish(drafts: Vec<Draft>, sites: Sites<'_>) -> Numbers {
                 held_ns: window.sites.iter().map(|(_, held)| *held).collect(),
             });
         }
+        long_polls.extend(draft.polls.finish(ids[index]));
         pools.push(Pool {
             id: ids[index],
             name: draft.name,
@@ -113,7 +131,8 @@ fn finish(drafts: Vec<Draft>, sites: Sites<'_>) -> Numbers {
             threads: draft.threads,
         });
     }
-    Numbers { pools, sites, starvation }
+    long_polls.sort_by_key(|polls| Reverse(polls.total_ns));
+    Numbers { pools, sites, starvation, long_polls }
 }
 
 fn place(judged: &Judged, account: &Account) -> Place {
@@ -165,11 +184,14 @@ struct Summing<'a> {
 }
 
 impl Summing<'_> {
-    fn sum(&self, mut sites: Option<(&mut Sites<'_>, usize)>) -> Result<(Thread, WorkerLine)> {
+    fn sum(
+        &self,
+        mut sites: Option<(&mut Sites<'_>, usize)>,
+    ) -> Result<(Vec<Role>, Thread, WorkerLine)> {
         let account = self.account;
         let (roles, role, mut line) = self.roles();
         let (mut idle, mut blocked, mut allowed, mut recorded_unknown) = (0, 0, 0, 0);
-        for (index, role) in account.intervals.iter().zip(roles) {
+        for (index, role) in account.intervals.iter().zip(roles.iter().copied()) {
             let interval = &self.recording.intervals[*index];
             let site = sites.as_mut().map(|(sites, pool)| sites.add(*pool, role, *index, interval));
             let Some(state) = self.state(*index) else { continue };
@@ -213,7 +235,7 @@ impl Summing<'_> {
             intervals: account.measured,
             shorts: account.shorts,
         };
-        Ok((thread, line))
+        Ok((roles, thread, line))
     }
 
     /// The thread's role in each interval, the one it had for most of its time, and when it was a

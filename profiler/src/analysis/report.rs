@@ -31,6 +31,12 @@ pub struct Report {
     pub sites: Vec<Site>,
     /// Spans in which a pool had no worker to run anything.
     pub starvation: Vec<Starvation>,
+    /// Polls that held a worker for long, those that held the most time in all first.
+    pub long_polls: Vec<LongPolls>,
+    /// From which length on a poll is in [`Self::long_polls`].
+    pub long_poll_ns: u64,
+    /// How often it was looked what ran; null for not at all.
+    pub on_cpu: Option<OnCpu>,
     /// The states whose sites this report holds: all of them unless some were selected.
     pub states: Vec<State>,
 }
@@ -331,4 +337,40 @@ pub struct Starvation {
     pub sites: Vec<usize>,
     /// For each of these sites how much worker time it held in this span.
     pub held_ns: Vec<u64>,
+}
+
+/// How often a task of a pool held a worker for long, and how that time splits. Exactly:
+/// `running_ns + runnable_ns + waiting_ns == total_ns`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LongPolls {
+    /// [`Pool::id`].
+    pub pool: u32,
+    /// The future; null where it cannot be told.
+    pub task: Option<String>,
+    /// Stretches in which a worker was in this task whenever it was seen: one poll each, or several
+    /// polls in a row.
+    pub count: u64,
+    /// How many of them hold a wait that is long by itself, and so surely a long poll.
+    pub certain: u64,
+    /// Their length, all of them.
+    pub total_ns: u64,
+    /// Their length, the longest.
+    pub max_ns: u64,
+    /// On a CPU, or in waits below the minimum block.
+    pub running_ns: u64,
+    /// Wanting a CPU.
+    pub runnable_ns: u64,
+    /// Waiting.
+    pub waiting_ns: u64,
+    /// Samples in them.
+    pub samples: u64,
+}
+
+/// How often it was looked what ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct OnCpu {
+    /// Times a second, on each CPU.
+    pub frequency: u32,
+    /// Samples of the target's threads.
+    pub samples: u64,
 }

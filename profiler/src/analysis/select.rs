@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::{
     accounts::Account,
+    polls::LongPoll,
     report::{Origin, Report, State},
 };
 use crate::{failure::Failure, runtime::NO_RUNTIME};
@@ -17,6 +18,8 @@ pub struct Selection {
     pub pools: Vec<String>,
     /// Only threads of these ids or names; all if empty.
     pub threads: Vec<String>,
+    /// From which length on a poll is long.
+    pub long_poll: LongPoll,
     /// Pictures show the way to the code that is run, too.
     pub full_stacks: bool,
 }
@@ -82,6 +85,7 @@ impl Selection {
             report.pools.retain(|pool| self.pools.contains(&pool.name));
             let left: Vec<u32> = report.pools.iter().map(|pool| pool.id).collect();
             report.starvation.retain(|window| left.contains(&window.pool));
+            report.long_polls.retain(|polls| left.contains(&polls.pool));
             keep_sites(&mut report, |_, pool| left.contains(&pool));
         }
         Ok(match &self.states {

@@ -2,14 +2,20 @@
 
 use crate::{
     analysis::report::{Frame, FrameKind},
-    runtime::names::{before_as, closing, normalise, outside_closures},
+    runtime::names::{
+        before_as, certain_module, closing, is_of_any_type, normalise, outside_closures,
+    },
 };
 
 /// The function without generic arguments and without the trait that it is of, or `[module+0xADDR]`
 /// where it has no name.
 pub fn name(frame: &Frame) -> String {
     if let Some(function) = &frame.function {
-        return without_trait(&without_arguments(function));
+        let name = without_trait(&without_arguments(function));
+        // Line tables name inlined functions without their module.
+        let bare = frame.kind == FrameKind::Inlined && !name.contains("::");
+        let module = frame.file.as_deref().filter(|_| bare).and_then(certain_module);
+        return module.map_or(name.clone(), |module| format!("{module}::{name}"));
     }
     let module = match (&frame.module, frame.kind) {
         // The file's name says enough in a picture; the JSON has the path.
@@ -24,11 +30,29 @@ pub fn name(frame: &Frame) -> String {
 /// The end of a function's path, which is what people call it: `db::load`, `Cart::total`.
 pub fn short_name(frame: &Frame) -> String {
     let Some(function) = &frame.function else { return name(frame) };
-    let path = normalise(function);
+    if function.starts_with('{') {
+        // A closure whose function is not known has nothing but its line.
+        let source = source(frame).unwrap_or_else(|| function.clone());
+        return source.rsplit('/').next().unwrap_or(&source).to_owned();
+    }
+    // What a library has for any type `F` is known by its trait.
+    let path = match trait_of_any_type(function) {
+        Some(of_trait) => normalise(&of_trait),
+        None => normalise(function),
+    };
     let path = outside_closures(&path);
     let mut ends = path.rmatch_indices("::").map(|(at, _)| at + 2);
     let start = ends.nth(1).unwrap_or(0);
     path[start..].to_owned()
+}
+
+/// `<F as a::Trait>::c` as `a::Trait::c`.
+fn trait_of_any_type(function: &str) -> Option<String> {
+    let close = closing(function).filter(|_| function.starts_with('<'))?;
+    let inner = &function[1..close];
+    let of_trait = inner[before_as(inner).len()..].strip_prefix(" as ")?;
+    let any = is_of_any_type(&normalise(function));
+    any.then(|| format!("{of_trait}{}", &function[close + 1..]))
 }
 
 /// Where the source is, as it is found in a checkout: an absolute path begins with the folder of its
@@ -144,6 +168,21 @@ mod tests {
     }
 
     #[test]
+    fn inlined_functions_have_the_module_of_their_file() {
+        let check = |function: &str, file: &str, expected: &str| {
+            let inlined = Frame { kind: FrameKind::Inlined, ..frame(function, Some(file)) };
+            assert_eq!(name(&inlined), expected, "{function} {file}");
+        };
+        let tower = "/r/registry/src/x/tower-http-0.6.1/src/timeout/mod.rs";
+        check("poll<F>", tower, "tower_http::timeout::poll");
+        check("do_call<F>", "/rustc/59/library/std/src/panicking.rs", "std::panicking::do_call");
+        check("{async_fn#0}", "/home/me/shop/src/demo/service.rs", "demo::service::{async_fn#0}");
+        check("{async_fn#0}", "/home/me/shop/src/main.rs", "{async_fn#0}");
+        check("app::load", "/home/me/shop/src/db.rs", "app::load");
+        check("copy", "/build/copy.c", "copy");
+    }
+
+    #[test]
     fn people_call_functions_and_files_by_their_ends() {
         let check = |function: &str, expected: &str| {
             assert_eq!(short_name(&frame(function, None)), expected);
@@ -151,7 +190,9 @@ mod tests {
         check("orders::db::load", "db::load");
         check("orders::db::load::{{closure}}", "db::load");
         check("<orders::cart::Cart<Vec<Item>> as orders::Total>::total", "Cart::total");
+        check("<F as axum::handler::Handler<(M, T), S>>::call::{{closure}}", "Handler::call");
         check("load", "load");
+        assert_eq!(short_name(&frame("{closure#0}", Some("/srv/shop/src/db.rs"))), "db.rs:88");
         let check = |file: &str, expected: &str| {
             assert_eq!(source(&frame("f", Some(file))).as_deref(), Some(expected));
         };

@@ -71,22 +71,41 @@ pub fn is_user_code(path: &str) -> bool {
     is_user(path) && !crate_of(path).is_some_and(|name| LOCKS.contains(&name))
 }
 
-/// `tokio-1.54.1/src/runtime/park.rs` is the source of `tokio::runtime::park`.
+/// `tokio-1.54.1/src/runtime/park.rs` is the source of `tokio::runtime::park`. A package that was
+/// not published may have another name than its folder.
 fn source_module(file: &str) -> Option<String> {
-    let (before, after) = file.rsplit_once("/src/")?;
+    let (before, _) = file.strip_suffix(".rs")?.rsplit_once("/src/")?;
     let directory = before.rsplit('/').next()?;
-    let name = match directory.rsplit_once('-') {
-        Some((name, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => name,
-        _ => directory,
-    };
-    let path = after.strip_suffix(".rs")?;
-    let path = path.strip_suffix("/mod").unwrap_or(path);
-    let mut module = name.replace('-', "_");
-    if path != "lib" && path != "main" {
+    let mut module = published(directory).unwrap_or(directory).replace('-', "_");
+    if let Some(path) = module_path(file) {
         module.push_str("::");
-        module.push_str(&path.replace('/', "::"));
+        module.push_str(&path);
     }
     Some(module)
+}
+
+/// The module that a source file is: with its crate where the file's place tells that for certain,
+/// within the crate otherwise. `None` for the root of a crate, and for other languages.
+pub fn certain_module(file: &str) -> Option<String> {
+    let (before, _) = file.rsplit_once("/src/")?;
+    let directory = before.rsplit('/').next()?;
+    let certain =
+        published(directory).is_some() || before.ends_with(&format!("/library/{directory}"));
+    if certain { source_module(file) } else { module_path(file) }
+}
+
+/// `runtime::park` for `.../src/runtime/park.rs`; `None` for the root of a crate.
+fn module_path(file: &str) -> Option<String> {
+    let (_, path) = file.rsplit_once("/src/")?;
+    let path = path.strip_suffix(".rs")?;
+    let path = path.strip_suffix("/mod").unwrap_or(path);
+    (path != "lib" && path != "main").then(|| path.replace('/', "::"))
+}
+
+/// The name in `tokio-1.54.1`.
+fn published(directory: &str) -> Option<&str> {
+    let (name, version) = directory.rsplit_once('-')?;
+    version.starts_with(|c: char| c.is_ascii_digit()).then_some(name)
 }
 
 /// Drops the `::h0123456789abcdef` of legacy mangling.

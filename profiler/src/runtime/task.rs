@@ -34,15 +34,18 @@ pub fn name(frames: &[&Frame], job: Job, carriers: Carriers) -> Option<String> {
     if let Some(own) = types.iter().find(|name| is_own(name)) {
         return Some(readable(own, job));
     }
-    if let Some(frame) = called().find(|frame| is_own_function(frame)) {
-        return Some(of_frame(frame, job));
+    let own = called().find_map(|frame| {
+        if is_own_function(frame) { Some(of_frame(frame, job)) } else { function_of_library(frame) }
+    });
+    if own.is_some() {
+        return own;
     }
     if let Some(library) = types.first() {
         return Some(readable(library, job));
     }
     let outermost = called().find(|frame| {
         let path = frame.path.as_deref().unwrap_or_default();
-        frame.origin == Origin::Library && names::is_user(path) && !names::is_of_any_type(path)
+        frame.origin == Origin::Library && names::is_user_code(path) && !names::is_of_any_type(path)
     });
     outermost.map(|frame| of_frame(frame, job))
 }
@@ -64,7 +67,9 @@ pub fn readable(name: &str, job: Job) -> String {
         _ if exactly("{async_block") => format!("async block in {place}"),
         _ if exactly("{async_closure") => format!("async closure in {place}"),
         Job::Future if depth == 0 => place.strip_suffix("::poll").unwrap_or(&place).to_owned(),
-        Job::Closure if depth == 0 => place,
+        Job::Closure if depth == 0 => {
+            place.strip_suffix("::call_once").unwrap_or(&place).to_owned()
+        }
         Job::Future if exactly("{closure_env") => format!("closure in {place}"),
         Job::Future if depth == 1 => format!("async fn {place}"),
         Job::Future => format!("async block in {place}"),
@@ -77,8 +82,24 @@ fn of_frame(frame: &Frame, job: Job) -> String {
     let (name, path) = (frame.name.as_deref(), frame.path.as_deref());
     let (name, path) = (name.unwrap_or_default(), path.unwrap_or_default());
     let module = names::split(path).0;
-    let bare = !name.contains("::") && !module.is_empty();
-    if bare { readable(&format!("{module}::{name}"), job) } else { readable(name, job) }
+    if name.contains("::") || module.is_empty() {
+        return readable(name, job);
+    }
+    // Which async function of the module it is, nothing says.
+    let in_module = readable(&format!("{module}::{name}"), job);
+    if name.starts_with("{async_fn") {
+        return in_module.replacen("async fn", "async fn in", 1);
+    }
+    in_module
+}
+
+/// The user's function that a library's code was made for: `<orders::get as Handler>::call`.
+fn function_of_library(frame: &Frame) -> Option<String> {
+    let name = frame.name.as_deref().filter(|name| name.starts_with('<'))?;
+    let type_ = before_as(&name[1..closing(name)?]);
+    let path = names::normalise(type_);
+    let is_function = names::split(&path).1.starts_with(|c: char| c.is_lowercase());
+    (is_function && names::is_user(&path) && is_own(type_)).then(|| format!("async fn {path}"))
 }
 
 fn carries(path: &str, carriers: Carriers) -> bool {

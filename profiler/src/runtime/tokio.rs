@@ -144,6 +144,17 @@ const PLUMBING: &[plumbing::Row] = &[
     (WORKER, &["enter", "launch", "run", "run_task"]),
     (CURRENT_THREAD, &["block_on", "enter", "run_task"]),
     (&["tokio::task::local"], &["enter", "poll", "run_until", "tick", "with"]),
+    // Closures in the files that have these functions.
+    (
+        &[
+            "tokio::runtime::scheduler::multi_thread",
+            "tokio::runtime::scheduler::multi_thread_alt",
+            "tokio::runtime::thread_pool",
+        ],
+        &["worker"],
+    ),
+    (&["tokio::runtime", "tokio::runtime::scheduler"], &["basic_scheduler", "current_thread"]),
+    (&["tokio::task"], &["local"]),
 ];
 
 /// Functions that are generic over the future or the closure first of all.

@@ -15,6 +15,7 @@ mod many;
 mod migration;
 mod namespaces;
 mod outputs;
+mod pools;
 mod rights;
 mod stopping;
 mod storm;

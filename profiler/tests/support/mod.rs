@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use profiler_common::counter::Counter;
 use stallscope::{
     analysis::report::{
-        EndReason, Frame, FrameKind, Host, Observer, Origin, Pool, Quality, Reason, Report, Role,
-        SCHEMA, Site, StackQuality, Starvation, State, Target, Thread, UserStacks, Window,
+        EndReason, Frame, FrameKind, Host, LongPolls, Observer, Origin, Pool, Quality, Reason,
+        Report, Role, SCHEMA, Site, StackQuality, Starvation, State, Target, Thread, UserStacks,
+        Window,
     },
     recording::Why,
 };
@@ -120,6 +121,7 @@ pub fn starving() -> Report {
             },
         ],
         sites: vec![sleep, mutex, idle],
+        long_polls: long_polls(),
         starvation: vec![
             starvation(100 * MS, 600 * MS),
             starvation(3_410 * MS, 4_610 * MS),
@@ -280,8 +282,41 @@ pub fn empty() -> Report {
         pools: vec![],
         sites: vec![],
         starvation: vec![],
+        long_polls: vec![],
+        long_poll_ns: 10 * MS,
+        on_cpu: None,
         states: State::ALL.to_vec(),
     }
+}
+
+/// The polls of the starving pool that held its workers.
+fn long_polls() -> Vec<LongPolls> {
+    vec![
+        LongPolls {
+            pool: 0,
+            task: Some("async fn orders_api::price".to_owned()),
+            count: 1_100,
+            certain: 900,
+            total_ns: 16_000 * MS,
+            max_ns: 240 * MS,
+            running_ns: 1_500 * MS,
+            runnable_ns: 100 * MS,
+            waiting_ns: 14_400 * MS,
+            samples: 0,
+        },
+        LongPolls {
+            pool: 0,
+            task: Some("async fn orders_api::cart::checkout".to_owned()),
+            count: 77,
+            certain: 77,
+            total_ns: 9_000 * MS + 6,
+            max_ns: 1_000 * MS,
+            running_ns: 0,
+            runnable_ns: 0,
+            waiting_ns: 9_000 * MS + 6,
+            samples: 0,
+        },
+    ]
 }
 
 /// A site without time and stack.

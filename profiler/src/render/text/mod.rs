@@ -5,6 +5,7 @@
 mod instead;
 mod losses;
 mod page;
+mod polls;
 mod pools;
 mod sites;
 mod spots;
@@ -67,6 +68,7 @@ pub fn summary(report: &Report, out: &mut dyn Write, style: Style) -> anyhow::Re
     verdict::details(report, &mut page);
     sites::write(report, &mut page);
     windows::write(report, &mut page);
+    polls::write(report, &mut page);
     pools::write(report, &mut page);
     losses::write(report, &mut page);
     out.write_all(page.finish(style).as_bytes())?;

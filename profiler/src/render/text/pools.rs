@@ -6,7 +6,7 @@ use crate::{
         Report,
         report::{Pool, Role, Thread},
     },
-    render::quantity::{count, share, shares, time},
+    render::quantity::{count, shares, time},
 };
 
 /// Waiting too short to be named is worth a second look above this share of a pool's time.
@@ -95,6 +95,14 @@ fn noun(role: Role, threads: usize) -> String {
     }
 }
 
+/// The share of a state in the time of `threads`, as the table has it.
+pub fn share_of(state: &str, threads: &[&Thread]) -> String {
+    let times = state_times(threads.iter().copied());
+    let shares = shares(&times.map(|(_, ns)| ns));
+    let named = times.iter().zip(shares).find(|((name, _), _)| *name == state);
+    named.map(|(_, share)| share).unwrap_or_default()
+}
+
 /// The time of `threads` in each state.
 pub fn state_times<'a>(threads: impl Iterator<Item = &'a Thread>) -> StateTimes {
     let mut times = [
@@ -127,12 +135,13 @@ pub fn state_times<'a>(threads: impl Iterator<Item = &'a Thread>) -> StateTimes 
 /// none: idle threads would hide it) with whose it is, if it is worth a second look.
 fn notable_short(pool: &Pool) -> Option<String> {
     let has_workers = pool.threads.iter().any(|thread| thread.role == Role::Worker);
-    let threads = pool.threads.iter().filter(|thread| !has_workers || thread.role == Role::Worker);
-    let (short, wall) =
-        threads.fold((0, 0), |(short, wall), t| (short + t.short_ns, wall + t.wall_ns));
-    let notable = u128::from(short) * 100 > u128::from(wall) * u128::from(SHORT_PERCENT);
+    let of_interest = |thread: &&Thread| !has_workers || thread.role == Role::Worker;
+    let threads: Vec<_> = pool.threads.iter().filter(of_interest).collect();
+    let short = threads.iter().map(|thread| u128::from(thread.short_ns)).sum::<u128>();
+    let wall = threads.iter().map(|thread| u128::from(thread.wall_ns)).sum::<u128>();
+    let notable = short * 100 > wall * u128::from(SHORT_PERCENT);
     let whose = if has_workers { "workers" } else { "threads" };
-    notable.then(|| format!("{} of its {whose}' time", share(short, wall)))
+    notable.then(|| format!("{} of its {whose}' time", share_of("short", &threads)))
 }
 
 fn short_advice(report: &Report, short: &str) -> String {

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     analysis::{
         Report, default_states,
-        report::{Frame, Reason, State},
+        report::{Frame, Origin, Reason, State},
     },
     render::{
         folded, names,
@@ -27,6 +27,10 @@ const NOTABLE: u64 = 100;
 
 /// A line longer than this puts the source line below the name.
 const WIDTH: usize = 100;
+
+/// Said where no function of the program's own is on a stack with names.
+const INLINED: &str =
+    "no function of the program's own: if it is inlined, `debug = \"line-tables-only\"` names it";
 
 /// What stands before the lines below the first of a place.
 const INDENT: &str = "     ";
@@ -96,6 +100,9 @@ fn entry(report: &Report, spot: &Spot<'_>, head: &str, told: Told, page: &mut Pa
         page.line(&marked(Mark::Faint, &format!("{INDENT}no name: {why}")));
     }
     if let (State::Blocked, Some(pool)) = (site.state, pool) {
+        if spot.place.is_some_and(|frame| frame.origin == Origin::Library) {
+            page.prose(INDENT, INLINED);
+        }
         let use_ = advice::instead(&pool.runtime, site.reason, site.label.as_deref());
         page.prose(&format!("{INDENT}instead: "), &use_);
     }
@@ -122,7 +129,8 @@ fn waits(spot: &Spot<'_>, told: Told) -> String {
     let notable = runnable_ns * NOTABLE > spot.ns && site.state != State::Runnable;
     let after = || format!("; then {} on the run queue", time(runnable_ns));
     let then = if notable { after() } else { String::new() };
-    format!("{state}{}{reason}, {} times{lengths}{then}", spot.awaited(), count(times))
+    let times = if times == 1 { "once".to_owned() } else { format!("{} times", count(times)) };
+    format!("{state}{}{reason}, {times}{lengths}{then}", spot.awaited())
 }
 
 /// Whether the function is the task's own.

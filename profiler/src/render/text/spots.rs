@@ -8,6 +8,7 @@ use crate::{
         report::{Frame, FrameKind, Origin, Reason, Site, State},
     },
     render::names,
+    runtime::names::{is_user_code, normalise},
 };
 
 /// The same line of own code, waiting for the same thing, reached by several ways.
@@ -72,7 +73,8 @@ pub fn spots(report: &Report, timed: impl IntoIterator<Item = (usize, u64)>) -> 
 
 /// The deepest frame of own code, and the outermost one if it is another.
 ///
-/// Without own code the deepest frame that may be own code stands in, then the deepest with a name.
+/// Without own code the deepest frame that may be own code stands in, then the deepest of a library
+/// that calls user code, into which that may have been inlined, then the deepest with a name.
 fn places(site: &Site) -> (Option<&Frame>, Option<&Frame>) {
     // Where a task blocks on a future, the line that asks for it is the one to look at.
     let asks = |frame: &&Frame| !names::name(frame).contains("block_on");
@@ -86,10 +88,15 @@ fn places(site: &Site) -> (Option<&Frame>, Option<&Frame>) {
     let user = || site.frames.iter().filter(|frame| frame.kind != FrameKind::Kernel);
     let place = user()
         .rfind(|frame| frame.origin == Origin::Unknown)
+        .or_else(|| user().rfind(|frame| calls_user_code(frame)))
         .or_else(|| user().rfind(|frame| frame.function.is_some()))
         .or_else(|| user().next_back())
         .or_else(|| site.frames.last());
     (place, None)
+}
+
+fn calls_user_code(frame: &Frame) -> bool {
+    frame.function.as_deref().is_some_and(|function| is_user_code(&normalise(function)))
 }
 
 /// What the threads of a site waited for: what the stack says, else what the kernel was asked.

@@ -3,6 +3,7 @@
 use super::{
     instead,
     page::{Mark, Page, marked},
+    pools::share_of,
     spots::spots,
 };
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     },
     render::{
         folded, names,
-        quantity::{count, share, time},
+        quantity::{count, shares, time},
     },
 };
 
@@ -42,7 +43,7 @@ pub fn details(report: &Report, page: &mut Page) {
     }
     for pool in blocked_pools(report).filter(|_| !report.quality.unfinished) {
         let (part, whole) = (blocked_ns(pool), workers(pool).map(|thread| thread.wall_ns).sum());
-        let share = share(part, whole);
+        let share = blocked_share(pool);
         let all = format!("{share} of their time, {} of {}", time(part), time(whole));
         page.prose("", &format!("pool {}: workers blocked {all}", super::pool(pool)));
     }
@@ -72,8 +73,7 @@ fn extent(report: &Report, pool: &Pool) -> String {
         // Where nobody closed the accounts, what the workers did otherwise is not known.
         return format!("workers blocked for at least {}", time(part));
     }
-    let whole = workers(pool).map(|thread| thread.wall_ns).sum();
-    let share = share(part, whole);
+    let share = blocked_share(pool);
     let Some(longest) = windows.first() else {
         let most = pool.blocked_curve.iter().map(|(_, blocked, _)| *blocked).max().unwrap_or(0);
         return match pool.workers {
@@ -115,12 +115,12 @@ fn by(report: &Report, pool: &Pool) -> Option<String> {
         let own = sites.filter(|(_, site)| (site.pool, site.state, site.role) == of_pool);
         spots(report, own.map(|(at, site)| (at, folded::value_ns(site))))
     };
-    let all = spots.iter().map(|spot| spot.ns).sum();
-    let worst = spots.first()?;
+    let shares = shares(&spots.iter().map(|spot| spot.ns).collect::<Vec<_>>());
+    let (worst, share) = spots.first().zip(shares.first())?;
     let source = worst.place.and_then(names::source);
     let source = source.map_or(String::new(), |source| format!(" ({source})"));
     let (name, awaited) = (worst.short_name(), worst.awaited());
-    Some(format!("{} in `{name}` {awaited}{source}", share(worst.ns, all)))
+    Some(format!("{share} in `{name}` {awaited}{source}"))
 }
 
 /// The time of each site in several windows.
@@ -135,6 +135,10 @@ fn sum_by_site(held: impl Iterator<Item = (usize, u64)>) -> Vec<(usize, u64)> {
 /// The time that the workers of `pool` were blocked.
 fn blocked_ns(pool: &Pool) -> u64 {
     workers(pool).map(|thread| thread.blocked_ns).sum()
+}
+
+fn blocked_share(pool: &Pool) -> String {
+    share_of("blocked", &workers(pool).collect::<Vec<_>>())
 }
 
 fn workers(pool: &Pool) -> impl Iterator<Item = &Thread> {

@@ -19,7 +19,7 @@ use crate::{
 const LISTED: usize = 5;
 
 /// How many functions are named that held the workers in a window.
-const HOLDERS: usize = 3;
+const HOLDERS: usize = 2;
 
 /// Width of a column of times.
 const COLUMN: usize = 10;
@@ -51,18 +51,27 @@ fn of_pool(report: &Report, pool: &Pool, windows: &[&Starvation], page: &mut Pag
         let shares = shares(&functions.iter().map(|(_, ns)| *ns).collect::<Vec<_>>());
         let named = functions.iter().zip(shares).take(HOLDERS);
         let mut holders: Vec<_> =
-            named.map(|((name, _), share)| format!("{name} {share}")).collect();
+            named.map(|((name, _), share)| format!("{} {share}", without_module(name))).collect();
         if let Some(rest) = functions.len().checked_sub(HOLDERS).filter(|rest| *rest > 0) {
             holders.push(format!("{rest} more"));
         }
         let [onset, end] = [window.start_ns, window.end_ns].map(offset);
         let length = time(window.end_ns - window.start_ns);
         let times = format!("{onset:>COLUMN$}{end:>COLUMN$}{length:>COLUMN$}");
-        page.line(format!("{times}  {}", holders.join(", ")).trim_end());
+        page.prose(&format!("{times}  "), &holders.join(", "));
     }
     if let Some(rest) = windows.get(LISTED..).filter(|rest| !rest.is_empty()) {
         let ns = rest.iter().map(|window| window.end_ns - window.start_ns).sum();
         page.line(&format!("  and {} more windows with {}", count(rest.len() as u64), time(ns)));
+    }
+}
+
+/// `load` for `db::load`, which the places above have whole; `Cart::total` without its type would say
+/// too little.
+fn without_module(name: &str) -> &str {
+    match name.split_once("::") {
+        Some((module, function)) if module.starts_with(char::is_lowercase) => function,
+        _ => name,
     }
 }
 

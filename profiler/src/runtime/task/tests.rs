@@ -16,6 +16,7 @@ fn tasks_read_like_source() {
         ("orders::load::{{closure}}::{{closure}}", Closure, "closure in orders::load"),
         ("orders::load::{{closure}}", Closure, "closure in orders::load"),
         ("orders::load", Closure, "orders::load"),
+        ("<orders::load as core::ops::function::FnOnce<()>>::call_once", Closure, "orders::load"),
         ("<orders::Pump as core::future::future::Future>::poll", Future, "orders::Pump"),
         ("<orders::Db as orders::Repo>::load::{{closure}}", Future, "async fn orders::Db::load"),
         (
@@ -89,11 +90,27 @@ fn without_arguments_the_outermost_function_of_the_users_names_the_task() {
     let none = [&[HARNESS], &server[..], &[SLEEP]].concat();
     let connection = "hyper_util::server::conn::auto::UpgradeableConnection";
     check(&none, Job::Future, Some(connection));
+    // What only waits for its caller is no task.
+    check(&[HARNESS, ("parking_lot::raw_mutex::RawMutex::lock_slow", None)], Job::Future, None);
     // Line tables name inlined functions without their path.
     let inlined = ("{closure#0}", Some("/home/dev/orders/src/load.rs"));
     check(&[HARNESS, inlined, SLEEP], Job::Closure, Some("closure in orders::load"));
     let inlined = ("{async_block#0}", Some("/home/dev/orders/src/load.rs"));
     check(&[HARNESS, inlined, SLEEP], Job::Future, Some("async block in orders::load"));
+}
+
+#[test]
+fn a_librarys_code_for_a_function_of_the_users_names_it() {
+    let axum = Some("/r/.cargo/registry/src/x/axum-0.8.9/src/handler/mod.rs");
+    let call = "<orders::get_price as axum::handler::Handler<((),), ()>>::call::{closure#0}";
+    let inlined = ("{async_fn#0}", Some("/home/dev/orders/src/main.rs"));
+    let expected = Some("async fn orders::get_price");
+    check(&[HARNESS, (call, axum), inlined, SLEEP], Job::Future, expected);
+    check(&[HARNESS, (call, axum), SLEEP], Job::Future, expected);
+    check(&[HARNESS, inlined, SLEEP], Job::Future, Some("async fn in orders"));
+    // A type's method says no more than the function that it calls.
+    let layer = "<orders::Layer as tower::Service<()>>::call";
+    check(&[HARNESS, (layer, axum), inlined, SLEEP], Job::Future, Some("async fn in orders"));
 }
 
 #[test]
