@@ -158,6 +158,9 @@ fn pool_names(
             let threads = members.first().map_or("", |index| accounts[*index].name.as_str());
             name = format!("{name}:{}", instances::stem(threads));
         }
+        if scope == Scope::Several {
+            name.push_str(":several");
+        }
         if let Scope::Thread(tid) = scope {
             let account = accounts.iter().find(|account| (account.pid, account.tid) == (pid, tid));
             let thread = account.map_or("", |account| account.name.as_str());

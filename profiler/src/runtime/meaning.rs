@@ -124,9 +124,10 @@ pub struct Meaning {
 /// Which threads share a pool, within one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// All that the runtime has in the process: either it is one instance, or instances cannot be
-    /// told apart.
+    /// All that the runtime has in the process, as far as can be seen one instance.
     Process,
+    /// The same, of several instances that cannot be told apart.
+    Several,
     /// One instance of several; the number is no other one's.
     Instance(u64),
     /// A runtime that lives on this one thread.

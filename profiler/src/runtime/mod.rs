@@ -84,8 +84,8 @@ struct Reading {
     role: Option<Role>,
     /// Which of the runtime's pools, if the stack shows it.
     scope: Option<Scope>,
-    /// A number that no other instance of the runtime has: of its driver, or near its other ones.
-    instance: Option<u64>,
+    /// Which of the runtime's instances, if the wait shows it.
+    instance: Option<instances::Sign>,
     task: Option<String>,
     /// The frames before this one, leaf first, are what the runtime called.
     below: usize,
@@ -213,7 +213,7 @@ impl Place {
     /// a worker, whatever else it was used for.
     fn weightier(self, other: Self) -> Self {
         let weight = |place: Self| match (place.role, place.scope) {
-            (Role::Worker, Scope::Process | Scope::Instance(_)) => 0,
+            (Role::Worker, Scope::Process | Scope::Several | Scope::Instance(_)) => 0,
             (Role::Worker, Scope::Thread(_)) => 1,
             (Role::Blocking, _) => 2,
             (Role::Other, _) => 3,

@@ -3,12 +3,15 @@
 //! Stacks are read from the leaf, and the first function that decides wins: an idle worker's stack
 //! also contains a task's poll and the blocking pool's loop, because a worker is started as a job
 //! of that pool. What survives inlining differs from build to build, so every role has several
-//! functions to be known by.
+//! functions to be known by. One thing leaves no trace where link-time optimisation inlines it and
+//! there are no line tables: `block_in_place`. What waits in it is then taken for blocked, unless it
+//! waits for a future, which Tokio allows nowhere else in a task.
 
 use std::collections::HashSet;
 
 use super::{
     Description, Reading, View,
+    instances::Sign,
     marks::{self, Row, THREAD_BODY, body_caller},
     meaning::{Reason, Role, Scope, State},
     names, plumbing,
@@ -254,7 +257,8 @@ fn decide(mark: Mark, at: usize, view: &View<'_>, stack: &Stack<'_>, passed: &Pa
         task: waits_for_task.then(|| name(passed.poll.unwrap_or(at), job)).flatten(),
         below: at,
         under_task: mark != Mark::BlockingPool,
-        instance: view.object.filter(|_| passed.driver && !local),
+        // Each runtime has a driver, that an epoll.
+        instance: view.object.filter(|_| passed.driver && !local).map(Sign::Own),
         // Without a visible way into the runtime, the future that it was given may be polled by a
         // function that shows no mark at all.
         entry_hidden: if local { hides_entry(stack, at) } else { None },
