@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Place, Reading, Role, Scope, Thread, View};
+use super::{Place, Read, Role, Scope, Thread, View};
 use crate::units::Tid;
 
 /// Gives the threads of each instance a scope of their own, as far as instances can be told apart.
@@ -15,13 +15,13 @@ pub(super) fn tell_apart(
     places: &mut HashMap<Tid, Place>,
     threads: &[Thread<'_>],
     waits: &[View<'_>],
-    readings: &[Option<(&'static str, &Reading)>],
+    readings: &[Option<Read<'_>>],
     runtime: &str,
 ) {
     let mut seen: HashMap<Tid, Vec<u64>> = HashMap::new();
     for (wait, reading) in waits.iter().zip(readings) {
-        let Some((of, reading)) = reading else { continue };
-        if let (true, Some(number)) = (*of == runtime, reading.instance) {
+        let Some(read) = reading else { continue };
+        if let (true, Some(number)) = (read.runtime == runtime, read.reading.instance) {
             seen.entry(wait.tid).or_default().push(number);
         }
     }
