@@ -247,6 +247,13 @@ fn the_first_line_says_what_is_the_matter() {
 }
 
 #[test]
+fn windows_have_no_holders_to_be_listed_where_blocked_is_not_selected() {
+    let listed = |report: &Report| rendered(report, Format::Text).contains("When no worker");
+    assert!(listed(&starving()));
+    assert!(!listed(&select_states(starving(), &[State::Idle])));
+}
+
+#[test]
 fn colours_are_only_for_terminals() {
     let mut bytes = Vec::new();
     summary(&starving(), &mut bytes, Style::Terminal).unwrap();

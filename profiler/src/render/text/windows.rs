@@ -10,7 +10,7 @@ use super::{
 use crate::{
     analysis::{
         Report,
-        report::{Pool, Starvation},
+        report::{Pool, Starvation, State},
     },
     render::quantity::{count, shares, time},
 };
@@ -26,6 +26,9 @@ const COLUMN: usize = 10;
 
 /// Writes the longest windows of each pool.
 pub fn write(report: &Report, page: &mut Page) {
+    if !report.states.contains(&State::Blocked) {
+        return;
+    }
     for pool in blocked_pools(report) {
         let windows = windows(report, pool);
         if !windows.is_empty() {
