@@ -1,7 +1,6 @@
 //! Two Tokio pools with names of their own and a runtime of one thread, blocked, allowed to wait, and idle.
 
 use std::{
-    future::Future,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -15,7 +14,7 @@ use tokio::{
 
 use crate::{
     control::{self, Control},
-    sites,
+    sites, workers,
 };
 
 const BLOCK: Duration = Duration::from_millis(3);
@@ -32,9 +31,11 @@ pub fn run() -> Result<()> {
     let reports = pool(Builder::new_multi_thread().enable_time().worker_threads(2), "reports")?;
     let mut control = Control::ready()?;
     let lock = Arc::new(Mutex::new(0));
-    let block = || repeat(|| async { sites::BLOCK_WORKER.time(|| sites::block_worker(BLOCK)) });
+    let block = || {
+        workers::repeat(REST, || async { sites::BLOCK_WORKER.time(|| sites::block_worker(BLOCK)) })
+    };
     let hand_over = || {
-        repeat(|| async {
+        workers::repeat(REST, || async {
             let call = || sites::WAIT_IN_BLOCKING_POOL.time(|| sites::wait_in_blocking_pool(BLOCK));
             task::spawn_blocking(call).await.expect("a thread that sleeps does not panic");
         })
@@ -46,7 +47,7 @@ pub fn run() -> Result<()> {
         orders.spawn(contend(Arc::clone(&lock))),
         orders.spawn(contend(lock)),
         orders.spawn(hand_over()),
-        orders.spawn(repeat(|| async {
+        orders.spawn(workers::repeat(REST, || async {
             task::block_in_place(|| sites::WAIT_IN_PLACE.time(|| sites::wait_in_place(BLOCK)));
         })),
         reports.spawn(block()),
@@ -70,7 +71,8 @@ fn pool(builder: &mut Builder, name: &str) -> Result<Runtime> {
 fn alone() -> Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start a Tokio runtime")?;
-    let block = repeat(|| async { sites::BLOCK_ALONE.time(|| sites::block_alone(BLOCK)) });
+    let block =
+        workers::repeat(REST, || async { sites::BLOCK_ALONE.time(|| sites::block_alone(BLOCK)) });
     runtime.block_on(runtime.spawn(block)).context("a task panicked")
 }
 
@@ -81,13 +83,6 @@ async fn contend(lock: Arc<Mutex<u64>>) {
             *held += 1;
             sites::SLEEP_HOLDING.time(|| sites::sleep_holding(HOLD));
         }
-        time::sleep(REST).await;
-    }
-}
-
-async fn repeat<F: Future<Output = ()>>(wait: impl Fn() -> F) {
-    while !control::stopped() {
-        wait().await;
         time::sleep(REST).await;
     }
 }
