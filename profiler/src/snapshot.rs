@@ -8,7 +8,7 @@ use crate::{
     analysis::{self, Selection},
     cli::SnapshotArgs,
     kernel::{self, StackCopies},
-    record::{self, Outcome, Plan},
+    record::{self, Extent, Outcome, Plan},
     recording::file,
     render,
     report::{self, Outputs, Request},
@@ -56,7 +56,7 @@ pub fn run(args: &SnapshotArgs) -> Result<()> {
         bpf_log: false,
         stack_copies: StackCopies::WhereNeeded,
         symbols: args.symbols.options(),
-        moment: true,
+        extent: Extent::Moment,
     };
     let Outcome { swept_in, .. } = record::record(&plan, &process, None)?;
     let recording = file::read(&plan.recording)?;

@@ -132,6 +132,7 @@ fn recording() -> Recording {
             user_stack: Some(UserStackId(0)),
             kernel_stack: None,
         }],
+        nameless: Vec::new(),
         stack_check: None,
         ending: Ending::Finished(End {
             end: at(10),

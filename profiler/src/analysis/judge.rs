@@ -87,7 +87,7 @@ fn judge_process(
     let offset = judged.meanings.len();
     let mut number = |wait: Wait, object: Option<u64>| {
         let number = numbers.entry(wait).or_insert_with(|| {
-            // The first one's: where it counts, it is the same for all.
+            // The first one's object: where it counts, it is the same for all.
             distinct.push((wait, object));
             distinct.len() - 1
         });
@@ -96,7 +96,8 @@ fn judge_process(
     for index in waits {
         let interval = &recording.intervals[index];
         let reason = reasons.of(interval);
-        let meaning = number((interval.tid, reason, interval.user_stack), object(interval));
+        let wait = (interval.tid, reason, interval.user_stack);
+        let meaning = number(wait, object(interval));
         judged.intervals[index] = Some(Judgement { reason, meaning });
         judged.user_stacks.add(reasons.stacks, interval.user_stack);
     }

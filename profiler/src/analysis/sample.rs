@@ -90,6 +90,7 @@ impl Sample {
             open_since: Vec::new(),
             sampling: None,
             samples: Vec::new(),
+            nameless: Vec::new(),
             stack_check: None,
             ending: Ending::Finished(end),
         };

@@ -32,6 +32,7 @@ struct Key {
     task: Option<String>,
     stack: StackQuality,
     frames: usize,
+    inferred: bool,
 }
 
 type Origin = (usize, Role, Option<(Reason, usize)>, Option<UserStackId>, Option<KernelStackId>);
@@ -89,6 +90,7 @@ impl<'a> Sites<'a> {
             task: None,
             stack: StackQuality::Missing,
             frames,
+            inferred: false,
         });
         let waits = &mut self.found[site].1;
         waits.count += intervals;
@@ -119,6 +121,7 @@ impl<'a> Sites<'a> {
                 stack: key.stack,
                 frames: frames[key.frames].clone(),
                 role: key.role,
+                inferred: key.inferred,
             }
         };
         let mut sites: Vec<(usize, Site)> = self.found.into_iter().map(site).enumerate().collect();
@@ -154,6 +157,7 @@ impl<'a> Sites<'a> {
             task: meaning.and_then(|meaning| meaning.task.clone()),
             stack: self.stacks.quality(user),
             frames,
+            inferred: meaning.is_some_and(|meaning| meaning.inferred),
         })
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use profiler_common::config::HookPath;
 
 use super::{
-    Outcome, Plan,
+    Extent, Outcome, Plan,
     launch::{self, Launched},
     record,
 };
@@ -68,7 +68,7 @@ pub fn run(args: &RecordArgs) -> Result<()> {
             StackCopies::WhereNeeded
         },
         symbols: args.symbols.options(),
-        moment: false,
+        extent: Extent::Window,
     };
     let (launched, command) = launched.unzip();
     let Outcome { reason, target_ran, swept_in: _ } = record(&plan, &process, launched.as_ref())?;

@@ -84,9 +84,18 @@ pub struct Plan {
     pub stack_copies: StackCopies,
     /// Where names are looked for.
     pub symbols: SymbolOptions,
-    /// Whether what the threads do at one moment is all that is wanted. Then nothing is said, and the
-    /// kernel side gets no tables: making them takes longer than walking every stack here once.
-    pub moment: bool,
+    /// Of which length of time something is wanted.
+    pub extent: Extent,
+}
+
+/// What a recording is to tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// A length of time.
+    Window,
+    /// What every thread does at one moment. Nothing is said meanwhile, and the kernel side gets no
+    /// tables: making them takes longer than walking every stack here once.
+    Moment,
 }
 
 /// Threads that make tables at once.

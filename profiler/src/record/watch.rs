@@ -18,7 +18,7 @@ use tokio::{io::unix::AsyncFd, sync::watch, time::MissedTickBehavior};
 
 use self::waits::{records, told, until};
 use super::{
-    Outcome, Plan,
+    Extent, Outcome, Plan,
     check::Checker,
     clock,
     collect::Collector,
@@ -95,7 +95,7 @@ pub async fn watch(
     let mut collector = Collector::new(Writer::create(&plan.recording, plan.max_size)?);
     collector.checker = (plan.stack_copies == StackCopies::Always).then(Checker::default);
     let told =
-        prepare::prepare(probe, &mut programs, &mut collector, &processes, plan.moment).await?;
+        prepare::prepare(probe, &mut programs, &mut collector, &processes, plan.extent).await?;
 
     let start = window::open(&mut programs).await?;
     collector.window_opened(start);
@@ -118,7 +118,7 @@ pub async fn watch(
     if let Some(launched) = launched {
         launched.release()?;
     }
-    if !plan.moment {
+    if plan.extent == Extent::Window {
         say(&format!("recording pid {pid} ..."));
     }
     let reason = run.until_stopped(&alive, log, stopped).await?;

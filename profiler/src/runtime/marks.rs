@@ -96,7 +96,7 @@ impl Marks {
         let task = first(Mark::Task);
         let may_wait = first(Mark::Blocking).is_some();
         if let Some(at) = first(Mark::Idle).filter(|at| task.is_none_or(|task| *at < task)) {
-            return Some(reading(State::Idle, Some(Role::Worker), at, view));
+            return Some(reading(State::Idle, Some(Role::Worker), at));
         }
         if let Some(at) = task {
             let (state, role) = if may_wait {
@@ -108,7 +108,7 @@ impl Marks {
                 (State::Blocked, Some(Role::Worker))
             };
             let task = task::name(&stack.frames[..=at], self.job, self.carriers);
-            return Some(Reading { task, under_task: !may_wait, ..reading(state, role, at, view) });
+            return Some(Reading { task, under_task: !may_wait, ..reading(state, role, at) });
         }
         let parked = first(Mark::Park);
         let role = [
@@ -124,7 +124,7 @@ impl Marks {
             Some(Role::Other) if first(Mark::BlockOn).is_some() => State::Allowed,
             _ => State::Unknown,
         };
-        Some(reading(state, role, parked.unwrap_or(outermost), view))
+        Some(reading(state, role, parked.unwrap_or(outermost)))
     }
 
     fn has_blocking_threads(&self) -> bool {
@@ -136,12 +136,12 @@ fn is_worker(reading: &Reading) -> bool {
     reading.role == Some(Role::Worker)
 }
 
-fn reading(state: State, role: Option<Role>, below: usize, view: &View<'_>) -> Reading {
+fn reading(state: State, role: Option<Role>, below: usize) -> Reading {
     Reading {
         state,
         role,
         scope: Some(Scope::Process),
-        instance: view.object.filter(|_| state == State::Idle && role == Some(Role::Worker)),
+        instance: None,
         task: None,
         below,
         under_task: false,

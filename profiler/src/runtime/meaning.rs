@@ -119,14 +119,17 @@ pub struct Meaning {
     pub label: Option<&'static str>,
     /// The future or closure that was running.
     pub task: Option<String>,
+    /// Functions had no names: it follows from the structure of the process's stacks.
+    pub inferred: bool,
 }
 
 /// Which threads share a pool, within one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// All that the runtime has in the process: either it is one instance, or instances cannot be
-    /// told apart.
+    /// All that the runtime has in the process, as far as can be seen one instance.
     Process,
+    /// The same, of several instances that cannot be told apart.
+    Several,
     /// One instance of several; the number is no other one's.
     Instance(u64),
     /// A runtime that lives on this one thread.
@@ -149,4 +152,6 @@ pub struct Place {
     pub scope: Scope,
     /// Its role where a wait does not show one.
     pub role: Role,
+    /// Functions had no names: it follows from the structure of the process's stacks.
+    pub inferred: bool,
 }

@@ -2,8 +2,10 @@
 //! since it takes up whatever comes meanwhile.
 
 use super::{
-    Description, View,
+    Description, Reading, View,
+    instances::Sign,
     marks::{Mark, Marks},
+    meaning::State,
     plumbing,
     task::Job,
 };
@@ -36,6 +38,13 @@ const PLUMBING: &[plumbing::Row] = &[
     (&["rayon_core::spawn"], &["spawn_job"]),
 ];
 
-fn read(views: &[View<'_>]) -> Vec<Option<super::Reading>> {
-    MARKS.read(views)
+fn read(views: &[View<'_>]) -> Vec<Option<Reading>> {
+    let mut readings = MARKS.read(views);
+    for (view, reading) in views.iter().zip(&mut readings) {
+        if let Some(reading) = reading.as_mut().filter(|reading| reading.state == State::Idle) {
+            // What the workers of one pool sleep on is in one array.
+            reading.instance = view.object.map(Sign::Near);
+        }
+    }
+    readings
 }

@@ -34,7 +34,7 @@ pub struct Wait {
     pub complete: bool,
     pub thread: u32,
     pub reason: Reason,
-    /// Of an idle wait what it is for, by rank: smaller numbers were smaller.
+    /// Of an idle wait what it is on: a descriptor, or an address less the smallest one.
     pub object: Option<u64>,
     pub truth: Truth,
 }

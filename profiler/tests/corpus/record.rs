@@ -191,9 +191,14 @@ impl<'a> Reading<'a> {
         missed.sort();
         missed.dedup();
         let mut waits: Vec<Wait> = waits.into_iter().collect();
-        let objects: BTreeSet<u64> = waits.iter().filter_map(|wait| wait.object).collect();
+        // Addresses, unlike descriptors, have another beginning in each run.
+        let is_address = |object: &u64| *object > u64::from(u32::MAX);
+        let objects = || waits.iter().filter_map(|wait| wait.object).filter(is_address);
+        let beginning = objects().min().unwrap_or(0);
         for object in waits.iter_mut().filter_map(|wait| wait.object.as_mut()) {
-            *object = objects.range(..*object).count() as u64 + 1;
+            if is_address(object) {
+                *object -= beginning;
+            }
         }
         (Process { flavour: flavour.to_owned(), threads, waits }, missed)
     }

@@ -20,5 +20,6 @@ mod rights;
 mod snapshot;
 mod stopping;
 mod storm;
+mod stripped;
 mod support;
 mod targets;

@@ -71,7 +71,9 @@ mod tests {
     fn the_least_distance_of_the_clocks_is_the_best() {
         let check = |events: &[ThreadEvent], expected: &[(u32, u64)]| {
             let mut open = OpenWaits::default();
-            events.iter().for_each(|event| open.hear(event));
+            for event in events {
+                open.hear(event);
+            }
             let mut found: Vec<_> =
                 open.before(Ktime(1000)).map(|open| (open.tid.0, open.since.0)).collect();
             found.sort_unstable();

@@ -169,6 +169,7 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
             Record::Totals(totals) => put_totals(&mut recording.totals, &mut slots, totals),
             Record::Counters(counters) => recording.counters = counters,
             Record::Names(names) => recording.names.extend(names.names),
+            Record::Nameless(function) => recording.nameless.push(function),
             Record::StackCheck(check) => recording.stack_check = Some(check),
             Record::End(end) => recording.ending = Ending::Finished(end),
         }
@@ -199,6 +200,7 @@ fn empty(session: Session) -> Recording {
         open_since: Vec::new(),
         sampling: None,
         samples: Vec::new(),
+        nameless: Vec::new(),
         stack_check: None,
         ending: Ending::Unfinished { offset: 0 },
     }

@@ -247,6 +247,7 @@ impl Writer {
             | Record::Sampling(_)
             | Record::Sample(_)
             | Record::Names(_)
+            | Record::Nameless(_)
             | Record::StackCheck(_) => self.reserve / 2,
             Record::Totals(_) => COUNTERS_ROOM,
             Record::Counters(_) => END_ROOM,

@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// Up to so many threads of a group are told with the length of each one's wait.
+const TIMED: usize = 8;
+
 /// How many threads of a group are named.
 const NAMED: usize = 24;
 
@@ -130,7 +133,7 @@ fn groups(report: &Report) -> Vec<Group<'_>> {
 fn write_group(report: &Report, group: &Group<'_>, page: &mut Page) {
     let (all, what) = (who(group), what(report, group));
     page.heading(&format!("{all} {what}"));
-    page.prose("  ", &thread_names(&group.threads));
+    page.prose("  ", &thread_names(report, &group.threads));
     if let Doing::Off(_, site) = group.doing {
         if let Some(task) = &site.task {
             page.line(&format!("  in {task}"));
@@ -182,15 +185,13 @@ fn what(report: &Report, group: &Group<'_>) -> String {
 
 /// `, for about 1.20 s to 12.3 s`. About, where that is longer than the window.
 fn how_long(report: &Report, threads: &[&Thread]) -> String {
-    let end_ns = report.window.duration_ns.cast_signed();
     let since = || threads.iter().filter_map(|thread| thread.at_end?.since_ns);
     let unknown = threads.len() - since().count();
     let (Some(first), Some(last)) = (since().min(), since().max()) else {
         return ", and it is not known since when".to_owned();
     };
     let about = if first < 0 { "about " } else { "" };
-    let length = |since: i64| time(u64::try_from(end_ns - since).unwrap_or_default());
-    let (longest, shortest) = (length(first), length(last));
+    let (longest, shortest) = (length(report, first), length(report, last));
     let range = if longest == shortest { longest } else { format!("{shortest} to {longest}") };
     match unknown {
         0 => format!(", for {about}{range}"),
@@ -198,19 +199,27 @@ fn how_long(report: &Report, threads: &[&Thread]) -> String {
     }
 }
 
-/// `api-worker 17, 18, 19; main 4`.
-fn thread_names(threads: &[&Thread]) -> String {
-    let mut text = String::new();
-    let mut last = None;
-    for thread in &threads[..threads.len().min(NAMED)] {
-        let tid = thread.tid;
-        text += &match last {
-            Some(name) if name == &thread.name => format!(", {tid}"),
-            Some(_) => format!("; {} {tid}", thread.name),
-            None => format!("{} {tid}", thread.name),
-        };
-        last = Some(&thread.name);
-    }
+/// From a beginning to the end of the window.
+fn length(report: &Report, since_ns: i64) -> String {
+    let end_ns = report.window.duration_ns.cast_signed();
+    time(u64::try_from(end_ns - since_ns).unwrap_or_default())
+}
+
+/// `api-worker 17, 18, 19; main 4`; where they differ in it, with how long each has waited.
+fn thread_names(report: &Report, threads: &[&Thread]) -> String {
+    let since = |thread: &Thread| thread.at_end.and_then(|open| open.since_ns);
+    let differ = threads.iter().any(|thread| since(thread) != since(threads[0]));
+    let timed = differ && threads.len() <= TIMED;
+    let age = |thread: &Thread| match since(thread).filter(|_| timed) {
+        Some(since_ns) => format!(" ({})", length(report, since_ns)),
+        None => String::new(),
+    };
+    let named = &threads[..threads.len().min(NAMED)];
+    let runs = named.chunk_by(|a, b| a.name == b.name).map(|run| {
+        let tids = run.iter().map(|thread| format!("{}{}", thread.tid, age(thread)));
+        format!("{} {}", run[0].name, tids.collect::<Vec<_>>().join(", "))
+    });
+    let text = runs.collect::<Vec<_>>().join("; ");
     match threads.len().saturating_sub(NAMED) {
         0 => text,
         more => format!("{text} and {} more", count(more as u64)),

@@ -132,6 +132,7 @@ fn recording(module: Module, addresses: impl IntoIterator<Item = u64>) -> Record
         open_since: Vec::new(),
         sampling: None,
         samples: Vec::new(),
+        nameless: Vec::new(),
         stack_check: None,
         ending: Ending::Unfinished { offset: 0 },
     }

@@ -5,9 +5,10 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 use crate::{
     recording::facts::{
         CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack,
-        KernelStackId, Mapping, Missing, Module, ModuleId, NamedFrame, Names, Observer, Options,
-        RawFrame, Record, Regs, ResolvedName, Session, StackCheck, StackDifference, StackEnd,
-        Target, ThreadName, ThreadTotals, UserStack, UserStackId, Why,
+        KernelStackId, Mapping, Missing, Module, ModuleId, NamedFrame, NamelessFunction, Names,
+        Observer, Options, RawFrame, Record, Regs, ResolvedName, Sample, Sampling, Session,
+        StackCheck, StackDifference, StackEnd, Target, ThreadName, ThreadTotals, UserStack,
+        UserStackId, Why,
     },
     units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid},
 };
@@ -120,9 +121,33 @@ pub fn all_kinds_of_version_1() -> Vec<Record> {
     kinds_with(StackEnd::Incomplete(Why::BrokenUntold), 0)
 }
 
-/// One record of each kind. Written as version 2 for good: a new field or kind goes into a sample
+/// One record of each kind. Written as version 3 for good: a new field or kind goes into a sample
 /// of the next version.
 pub fn all_kinds() -> Vec<Record> {
+    let mut kinds = all_kinds_of_version_2();
+    let new = [
+        Record::Sampling(Sampling { frequency: 99 }),
+        Record::Sample(Sample {
+            at: Ktime(1_000_000_500),
+            pid: Pid(4711),
+            tid: Tid(4712),
+            user_stack: Some(UserStackId(0)),
+            kernel_stack: None,
+        }),
+        Record::Nameless(NamelessFunction {
+            module: ModuleId(0),
+            start: Svma(0x2000),
+            end: Svma(0x2040),
+            mentions: vec!["src/handlers.rs".to_owned(), "tokio/src/runtime/park.rs".to_owned()],
+        }),
+    ];
+    let end = kinds.len() - 1;
+    kinds.splice(end..end, new);
+    kinds
+}
+
+/// What version 2 has.
+pub fn all_kinds_of_version_2() -> Vec<Record> {
     let mut kinds = kinds_with(StackEnd::Incomplete(Why::BadFramePointer), 1);
     let before_end = kinds.len() - 1;
     kinds.insert(
