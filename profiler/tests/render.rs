@@ -267,6 +267,17 @@ fn a_snapshot_is_as_the_golden_file_says() {
 }
 
 #[test]
+fn the_summary_tells_of_workers_that_were_stuck_throughout() {
+    let said = |report: &Report| rendered(report, Format::Text).replace('\n', " ");
+    let stuck = "2 workers were blocked already when the recording began, for about 62.0 s by \
+                 then, and still when it ended; to see them: `sudo stallscope snapshot -p 4242`";
+    let hung = support::hung();
+    assert!(said(&hung).contains(stuck), "{}", said(&hung));
+    assert!(!said(&select_states(hung, &[State::Idle])).contains("already when"));
+    assert!(!said(&starving()).contains("already when"));
+}
+
+#[test]
 fn colours_are_only_for_terminals() {
     let mut bytes = Vec::new();
     summary(&starving(), &mut bytes, Style::Terminal).unwrap();
