@@ -38,9 +38,18 @@ const SETTLING: Duration = Duration::from_millis(2);
 /// How long two such readings of a process are apart at least.
 const BETWEEN_READINGS: Duration = Duration::from_millis(50);
 
+/// How long after a process replaced its program the mappings are read.
+const AFTER_EXEC: Duration = Duration::from_millis(20);
+
+/// How long a program starts: it maps its libraries one after the other, and is soon in each.
+const STARTING: Duration = Duration::from_secs(1);
+
 /// The part of the time that reading the mappings of one process may take: a target that makes code
 /// and drops it again, in a loop, must not keep the recorder busy.
 const READING_SHARE: u32 = 20;
+
+/// What it may take beyond that: a program that starts maps file after file.
+const READING_CREDIT: Duration = Duration::from_millis(500);
 
 /// The modules of a recording, and the processes that map them.
 #[derive(Default)]
@@ -85,10 +94,11 @@ struct ProcessCode {
     history: History,
     /// What was written to the recording.
     known: HashSet<(u64, u64, ModuleId)>,
-    /// When its mappings were last read.
+    /// When its mappings were first and last read.
+    begun: Option<Ktime>,
     refreshed: Option<Ktime>,
-    /// How long that took.
-    took: Duration,
+    /// What readings took, less their share of the time since then.
+    spent: Duration,
     unexplained: Unexplained,
 }
 
@@ -129,9 +139,13 @@ impl CodeMap {
     pub fn refresh(&mut self, pid: Pid, at: Ktime, facts: &mut Vec<Record>) {
         self.due.remove(&pid);
         let read_at = super::clock::now();
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.spent =
+                process.spent.saturating_sub(since(process.refreshed, read_at) / READING_SHARE);
+        }
         self.refresh_at(pid, at, read_at, facts);
         if let Some(process) = self.processes.get_mut(&pid) {
-            process.took = Duration::from_nanos(super::clock::now().since(read_at).0);
+            process.spent += Duration::from_nanos(super::clock::now().since(read_at).0);
         }
     }
 
@@ -147,6 +161,7 @@ impl CodeMap {
             mappings.into_iter().map(|mapping| self.mapped(pid, mapping, facts)).collect();
         let opened = self.modules.unreadable() < unreadable;
         let process = self.processes.entry(pid).or_default();
+        process.begun.get_or_insert(read_at);
         process.refreshed = Some(read_at);
         let is_same = process.history.current().is_some_and(|current| *current.mapped == *mapped);
         if is_same && !opened && !process.history.is_outdated() {
@@ -166,7 +181,7 @@ impl CodeMap {
         self.publish(pid, read_at, mapped.into());
     }
 
-    /// Forgets what a process had mapped: it replaced its program, or is gone.
+    /// Forgets what a process had mapped.
     pub fn forget(&mut self, pid: Pid) {
         if let Some(process) = self.processes.remove(&pid) {
             self.gone.extend(process.history.numbers());
@@ -175,6 +190,13 @@ impl CodeMap {
             tables.remove(pid);
         }
         self.due.remove(&pid);
+    }
+
+    /// Forgets what a process had mapped, for it replaced its program. What it maps now is read once it
+    /// has had time to map it; until then its stacks are copied.
+    pub fn become_another(&mut self, pid: Pid) {
+        self.forget(pid);
+        self.due.insert(pid, Instant::now() + AFTER_EXEC);
     }
 
     /// Hears of every mapping that was made before an instant that is past.
@@ -209,10 +231,14 @@ impl CodeMap {
         let pid = made.pid;
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let rest = process.rest(self.heard_until);
-        let age = process.age(self.heard_until);
+        let apart = if since(process.begun, self.heard_until) < STARTING {
+            Duration::ZERO
+        } else {
+            BETWEEN_READINGS.saturating_sub(since(process.refreshed, self.heard_until))
+        };
         let wait = match process.history.note(made) {
             News::None => return,
-            News::Addition => SETTLING.max(BETWEEN_READINGS.saturating_sub(age)).max(rest),
+            News::Addition => SETTLING.max(apart).max(rest),
             News::Replacement => {
                 // By what is not there any more the kernel side must not walk: from here on it
                 // copies stacks, until the mappings have been read.
@@ -434,15 +460,10 @@ impl CodeMap {
 }
 
 impl ProcessCode {
-    /// How long ago its mappings were read.
-    fn age(&self, now: Ktime) -> Duration {
-        self.refreshed
-            .map_or(Duration::MAX, |refreshed| Duration::from_nanos(now.since(refreshed).0))
-    }
-
     /// How long its mappings are left unread, that reading them keeps to its share.
     fn rest(&self, now: Ktime) -> Duration {
-        (self.took * READING_SHARE).saturating_sub(self.age(now))
+        let overdrawn = self.spent.saturating_sub(READING_CREDIT);
+        (overdrawn * READING_SHARE).saturating_sub(since(self.refreshed, now))
     }
 
     /// Adds a mapping to those that copied stacks are walked by.
@@ -489,6 +510,11 @@ impl ProcessCode {
         };
         is_older && is_rested && helps
     }
+}
+
+/// How long ago that was; without end if it never was.
+fn since(instant: Option<Ktime>, now: Ktime) -> Duration {
+    instant.map_or(Duration::MAX, |instant| Duration::from_nanos(now.since(instant).0))
 }
 
 /// Frames placed by a generation, up to the one in doubt, which stays an address.

@@ -157,9 +157,9 @@ impl Collector {
             Event::ThreadEnded(event) => self.thread_ended(&event),
             Event::Exec(event) => {
                 let pid = Pid(event.state.tgid);
-                self.code.forget(pid);
+                self.code.become_another(pid);
                 self.execs.entry(pid).or_insert(Ktime(event.at_ns));
-                self.refresh(pid, Ktime(event.at_ns))
+                Ok(())
             }
             Event::ProcessBorn(event) => self.refresh(Pid(event.state.tgid), Ktime(event.at_ns)),
             Event::ProcessGone(event) => {
