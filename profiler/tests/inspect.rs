@@ -132,6 +132,8 @@ fn recording() -> Recording {
             kernel_stack: None,
         }],
         stack_check: None,
+        objects: HashMap::new(),
+        looks: Vec::new(),
         ending: Ending::Finished(End {
             end: at(10),
             reason: EndReason::Duration,

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod judge;
+mod objects;
 mod polls;
 mod pools;
 pub mod report;

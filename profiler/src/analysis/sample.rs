@@ -90,6 +90,8 @@ impl Sample {
             sampling: None,
             samples: Vec::new(),
             stack_check: None,
+            objects: HashMap::new(),
+            looks: Vec::new(),
             ending: Ending::Finished(end),
         };
         Self { recording, names: HashMap::new(), addresses: HashMap::new() }

@@ -12,6 +12,7 @@
 //! - `check` compares the kernel side's stacks with the recorder's own.
 //! - `ends` says how walks ended.
 //! - `code` knows which files' code a process has mapped.
+//! - `objects` looks up what is waited on.
 //! - `cost` is what the recorder itself cost.
 //! - `stop` hears Ctrl-C.
 //! - `progress` is the line on a terminal.
@@ -26,6 +27,7 @@ mod cost;
 mod ends;
 mod events;
 pub mod launch;
+mod objects;
 mod prepare;
 mod progress;
 mod request;

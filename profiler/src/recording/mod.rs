@@ -6,6 +6,7 @@
 pub mod facts;
 pub mod file;
 pub mod model;
+pub mod object;
 mod path_bytes;
 pub mod stack_end;
 
@@ -16,3 +17,4 @@ pub use facts::{
     Target, ThreadName, ThreadTotals, UserStack, UserStackId, Why,
 };
 pub use model::{Ending, Recording};
+pub use object::{Handle, Holder, Look, Object, ObjectId, PathBytes, Thing};

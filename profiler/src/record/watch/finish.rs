@@ -77,6 +77,7 @@ impl Run<'_> {
             .close(states, end, plan.min_block)
             .or_else(|refused| tolerate(Err::<(), _>(refused)).map(|()| end))?;
         tolerate(append_names(&mut collector, session, &plan.symbols))?;
+        tolerate(collector.finish_objects())?;
         if let Some(checker) = collector.checker.take() {
             tolerate(collector.append(Record::StackCheck(checker.finish())))?;
         }
@@ -116,6 +117,8 @@ fn append_names(
         sampling: None,
         samples: Vec::new(),
         stack_check: None,
+        objects: HashMap::new(),
+        looks: Vec::new(),
         ending: Ending::Unfinished { offset: 0 },
     };
     let names = symbols::resolve(&stacks, &collector.code.live_files(), symbols);

@@ -6,7 +6,9 @@ mod sample;
 
 use std::{collections::BTreeSet, path::Path};
 
-use sample::{all_kinds, all_kinds_of_version_1, end, interval, session, totals};
+use sample::{
+    all_kinds, all_kinds_of_version_1, all_kinds_of_version_2, end, interval, session, totals,
+};
 
 use super::{VERSION, Writer, read, records};
 use crate::{
@@ -55,7 +57,8 @@ fn files_of_every_version_stay_readable() {
         assert_eq!(read_all(&path(version)), expected);
     };
     check(1, &all_kinds_of_version_1());
-    check(2, &all_kinds());
+    check(2, &all_kinds_of_version_2());
+    check(3, &all_kinds());
 }
 
 #[test]

@@ -245,6 +245,8 @@ impl Writer {
             | Record::Interval(_)
             | Record::Sampling(_)
             | Record::Sample(_)
+            | Record::Object(_)
+            | Record::Look(_)
             | Record::Names(_)
             | Record::StackCheck(_) => self.reserve / 2,
             Record::Totals(_) => COUNTERS_ROOM,

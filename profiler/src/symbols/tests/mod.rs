@@ -132,6 +132,8 @@ fn recording(module: Module, addresses: impl IntoIterator<Item = u64>) -> Record
         sampling: None,
         samples: Vec::new(),
         stack_check: None,
+        objects: HashMap::new(),
+        looks: Vec::new(),
         ending: Ending::Unfinished { offset: 0 },
     }
 }
