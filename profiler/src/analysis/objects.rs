@@ -9,8 +9,8 @@ use crate::{
     units::{Ktime, Nanos, Pid},
 };
 
-/// A look this soon after a wait is taken for true where there was none before it.
-const SOON: Nanos = Nanos(100_000_000);
+/// A look this soon before or after a wait is taken for true where there was none on the other side.
+const SOON: Nanos = Nanos(1_000_000_000);
 
 /// What waits were on.
 pub struct Objects<'a> {
@@ -31,9 +31,18 @@ pub enum Awaits {
 impl<'a> Objects<'a> {
     /// The looks of a recording, in order.
     pub fn new(recording: &'a Recording) -> Self {
-        let mut looks: HashMap<_, Vec<_>> = HashMap::new();
+        let mut looks: HashMap<_, Vec<(Ktime, ObjectId)>> = HashMap::new();
         for Look { at, pid, handle, object } in &recording.looks {
             looks.entry((*pid, *handle)).or_default().push((*at, *object));
+        }
+        // What is closed by now was something before.
+        let is_gone = |id: &ObjectId| {
+            recording.objects.get(id).is_none_or(|object| object.thing == Thing::Gone)
+        };
+        for looks in looks.values_mut() {
+            if looks.iter().any(|(_, object)| !is_gone(object)) {
+                looks.retain(|(_, object)| !is_gone(object));
+            }
         }
         Self { recording, looks }
     }
@@ -165,22 +174,23 @@ mod tests {
     };
 
     /// ```text
-    ///            0        100       200       300       400 ms
-    /// looks               A                   B
-    /// waits      |--1--|        |2|  |---3---------|     |-4-|
+    ///          0         1         2         3         4 s
+    /// looks         a                   b
+    /// waits      ||     ||   |---------------|  |-|           |-|
     /// ```
     #[test]
     fn a_wait_is_on_what_the_looks_around_it_agree_on() {
         const MS: u64 = 1_000_000;
-        let (a, b) = (ObjectId(0), ObjectId(1));
+        let [a, b, gone] = [0, 1, 2].map(ObjectId);
         let check = |looks: &[(u64, ObjectId)], (out, in_): (u64, u64), expected| {
-            let mut sample = Sample::new(1000 * MS);
+            let mut sample = Sample::new(10_000 * MS);
             let (out, in_) = (out * MS, in_ * MS);
             let read = Some(libc::SYS_read);
             sample.wait(Wait { tid: 1, span: (out, in_, in_), syscall: read, stack: &["f"] });
             let recording = &mut sample.recording;
-            for id in [a, b] {
-                recording.objects.insert(id, Object { id, thing: Thing::Gone });
+            let things = [Thing::Socket { inode: 1 }, Thing::Socket { inode: 2 }, Thing::Gone];
+            for (id, thing) in [a, b, gone].into_iter().zip(things) {
+                recording.objects.insert(id, Object { id, thing });
             }
             recording.looks = looks
                 .iter()
@@ -198,14 +208,17 @@ mod tests {
             });
             assert_eq!(found, expected, "{out}..{in_} with {looks:?}");
         };
-        let both = [(100, a), (300, b)];
-        check(&both, (0, 60), Some((a, false)));
-        check(&both, (170, 190), Some((b, true)));
-        check(&both, (200, 340), Some((b, false)));
-        check(&both, (350, 390), Some((b, false)));
-        check(&both, (450, 490), Some((b, true)));
-        check(&[(100, a), (300, a)], (170, 190), Some((a, false)));
+        let both = [(500, a), (2500, b)];
+        check(&both, (200, 210), Some((a, false)));
+        check(&both, (900, 910), Some((b, true)));
+        check(&both, (1400, 3000), Some((b, false)));
+        check(&both, (3300, 3400), Some((b, false)));
+        check(&both, (4700, 4800), Some((b, true)));
+        check(&[(500, a), (2500, a)], (900, 910), Some((a, false)));
         // Too late after it to be sure.
-        check(&[(300, a)], (0, 60), Some((a, true)));
+        check(&[(2500, a)], (200, 210), Some((a, true)));
+        // It was closed after the wait.
+        check(&[(500, a), (1000, gone)], (900, 910), Some((a, false)));
+        check(&[(1000, gone)], (900, 910), Some((gone, false)));
     }
 }

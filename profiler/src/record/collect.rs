@@ -223,7 +223,7 @@ impl Collector {
     /// # Errors
     /// If the recording is full or cannot be written.
     pub fn take_objects(&mut self) -> Result<(), WriteError> {
-        let facts = self.objects.as_ref().map(Objects::answers).unwrap_or_default();
+        let facts = self.objects.as_mut().map(Objects::answers).unwrap_or_default();
         self.append_all(facts)
     }
 

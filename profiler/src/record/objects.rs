@@ -45,7 +45,17 @@ const MAX_HOLDERS: usize = 4;
 pub struct Objects {
     asks: SyncSender<Ask>,
     facts: Receiver<Record>,
-    asked: HashMap<(Pid, Handle), Ktime>,
+    asked: HashMap<(Pid, Handle), Asked>,
+    /// Those that were waited on since.
+    again: Vec<(Pid, Handle)>,
+}
+
+/// When a handle was last asked about.
+struct Asked {
+    at: Ktime,
+    /// A thread that has it.
+    tid: Tid,
+    waited_since: bool,
 }
 
 struct Ask {
@@ -66,7 +76,7 @@ impl Objects {
             let mut looker = Looker::default();
             looker.run(&asked, &found);
         })?;
-        Ok(Self { asks, facts, asked: HashMap::new() })
+        Ok(Self { asks, facts, asked: HashMap::new(), again: Vec::new() })
     }
 
     /// Asks what an interval is on, unless that was asked a moment ago.
@@ -77,24 +87,46 @@ impl Objects {
             }
             Some(Awaited::Futex { .. } | Awaited::Child(_) | Awaited::Clock(_)) | None => return,
         };
-        let (pid, tid) = (interval.pid, interval.tid);
-        let asked = self.asked.get(&(pid, handle));
-        if asked.is_some_and(|asked| interval.in_.since(*asked) < AGAIN) {
-            return;
+        let key = (interval.pid, handle);
+        match self.asked.get_mut(&key) {
+            Some(asked) if interval.in_.since(asked.at) < AGAIN => {
+                if !asked.waited_since {
+                    asked.waited_since = true;
+                    self.again.push(key);
+                }
+            }
+            _ => self.send(key, interval.tid, interval.in_),
         }
+    }
+
+    /// Asks again about what was waited on since it was asked about, and that at least `old` ago:
+    /// two looks that agree tell of all waits between them.
+    pub fn ask_again(&mut self, old: Nanos) {
+        let now = clock::now();
+        for key in std::mem::take(&mut self.again) {
+            match self.asked.get(&key) {
+                Some(asked) if !asked.waited_since => {}
+                Some(asked) if now.since(asked.at) >= old => self.send(key, asked.tid, now),
+                _ => self.again.push(key),
+            }
+        }
+    }
+
+    fn send(&mut self, (pid, handle): (Pid, Handle), tid: Tid, at: Ktime) {
         if self.asks.try_send(Ask { pid, tid, handle }).is_ok() {
-            self.asked.insert((pid, handle), interval.in_);
+            self.asked.insert((pid, handle), Asked { at, tid, waited_since: false });
         }
     }
 
     /// The answers that are there.
-    pub fn answers(&self) -> Vec<Record> {
+    pub fn answers(&mut self) -> Vec<Record> {
+        self.ask_again(AGAIN);
         self.facts.try_iter().collect()
     }
 
     /// The last answers. Those that a file system that hangs keeps back are not waited for.
     pub fn finish(self) -> Vec<Record> {
-        let Self { asks, facts, asked: _ } = self;
+        let Self { asks, facts, .. } = self;
         drop(asks);
         let begun = Instant::now();
         let next = || facts.recv_timeout(LAST_ANSWERS.saturating_sub(begun.elapsed())).ok();

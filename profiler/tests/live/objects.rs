@@ -39,7 +39,8 @@ fn waits_of_a_target_in_namespaces_of_its_own_are_too() {
 
 fn check(report: &Report, truth: &Value) {
     for (function, truth) in truth.as_object().unwrap() {
-        let sites: Vec<&Value> = report.sites_in(&format!("objects::{function}")).collect();
+        let name = format!("objects::{function}");
+        let sites: Vec<&Value> = report.sites_in(&name).collect();
         let waits = sites.iter().filter(|site| site["state"] != "runnable");
         let count: u64 = waits.map(|site| number(&site["count"])).sum();
         let objects = || sites.iter().flat_map(|site| list(&site["objects"]));

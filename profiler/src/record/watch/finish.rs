@@ -33,6 +33,9 @@ impl Run<'_> {
         throttle: Option<(target::Throttle, Nanos)>,
     ) -> Result<Outcome> {
         let end = window::close(&mut self.programs, self.session.start).await?;
+        if let Some(objects) = &mut self.collector.objects {
+            objects.ask_again(Nanos(0));
+        }
         let ring_bytes = ring_bytes(self.plan);
         let ring = self.events.get_mut();
         events::take_all(ring, &mut self.collector, ring_bytes)?;
