@@ -20,6 +20,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::{
+    fcntl::{Flock, FlockArg},
     sys::{stat::Mode, time::TimeSpec},
     time::{ClockId, ClockNanosleepFlags, clock_nanosleep},
     unistd::mkfifo,
@@ -88,8 +89,14 @@ fn run_in(dir: &Path) -> Result<()> {
         Box::new(|| drain(|| read_v6(&v6))),
         Box::new(|| write_paced(&v4_writer)),
         Box::new(|| write_paced(&v6_writer)),
-        Box::new(|| while !control::stopped() && lock_file(&own) {}),
-        Box::new(|| hold_file(&other)),
+        Box::new(move || {
+            let mut file = own;
+            while !control::stopped() {
+                let Some(free) = lock_file(file) else { return };
+                file = free;
+            }
+        }),
+        Box::new(move || hold_file(other)),
         Box::new(|| {
             while !control::stopped() {
                 lock_mutex(&mutex);
@@ -186,16 +193,14 @@ fn drain(mut read: impl FnMut() -> bool) {
     while !control::stopped() && read() {}
 }
 
-fn hold_file(file: &File) {
+/// Holds the lock of a file at a time.
+fn hold_file(mut file: File) {
     while !control::stopped() {
-        if file.lock().is_err() {
-            return;
-        }
+        let Ok(held) = Flock::lock(file, FlockArg::LockExclusive) else { return };
         thread::sleep(PACE);
-        if file.unlock().is_err() {
-            return;
-        }
+        let Ok(free) = held.unlock() else { return };
         thread::sleep(PACE / 5);
+        file = free;
     }
 }
 
@@ -242,10 +247,11 @@ fn read_v6(socket: &TcpStream) -> bool {
     black_box(one_byte(socket))
 }
 
+/// Takes the lock of a file and gives it back.
 #[inline(never)]
-fn lock_file(file: &File) -> bool {
-    let locked = file.lock().and_then(|()| file.unlock());
-    black_box(locked.is_ok())
+fn lock_file(file: File) -> Option<File> {
+    let locked = Flock::lock(file, FlockArg::LockExclusive).ok()?;
+    black_box(locked.unlock().ok())
 }
 
 #[inline(never)]

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     ffi::OsStr,
     fs, io,
-    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -34,7 +34,7 @@ pub enum Descriptor {
 pub fn descriptor(tid: Tid, number: u32) -> io::Result<Descriptor> {
     let path = format!("/proc/{tid}/fd/{number}");
     let link = fs::read_link(&path)?;
-    let found = parse(link.into_os_string().into_vec());
+    let found = parse(link.as_os_str().as_bytes());
     if let Descriptor::File(file) = &found
         && let Some((device, inode)) = fifo(Path::new(&path))
     {
@@ -94,7 +94,7 @@ pub fn openers(wanted: &[Descriptor]) -> HashMap<Descriptor, Vec<Opener>> {
                     link.file_name() == path.file_name()
                         && fifo(&entry.path()) == Some((*device, *inode))
                 }
-                wanted => **wanted == parse(link.as_os_str().as_bytes().to_vec()),
+                wanted => **wanted == parse(link.as_os_str().as_bytes()),
             };
             let Some(meant) = wanted.iter().find(is_meant) else { continue };
             let number = entry.file_name().to_str().and_then(|number| number.parse().ok());
@@ -107,7 +107,7 @@ pub fn openers(wanted: &[Descriptor]) -> HashMap<Descriptor, Vec<Opener>> {
     found
 }
 
-fn parse(link: Vec<u8>) -> Descriptor {
+fn parse(link: &[u8]) -> Descriptor {
     let inode = |prefix: &str| {
         let rest = link.strip_prefix(prefix.as_bytes())?.strip_suffix(b"]")?;
         std::str::from_utf8(rest).ok()?.parse().ok()
@@ -122,7 +122,7 @@ fn parse(link: Vec<u8>) -> Descriptor {
         let name = String::from_utf8_lossy(name);
         return Descriptor::Anonymous(name.trim_matches(['[', ']']).to_owned());
     }
-    Descriptor::File(OsStr::from_bytes(&link).into())
+    Descriptor::File(OsStr::from_bytes(link).into())
 }
 
 /// Device and inode of a pipe with a path; `None` for what is no pipe.
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn links_say_what_a_descriptor_is() {
         let check = |link: &str, expected: Descriptor| {
-            assert_eq!(parse(link.as_bytes().to_vec()), expected, "{link}");
+            assert_eq!(parse(link.as_bytes()), expected, "{link}");
         };
         check("pipe:[4711]", Descriptor::Pipe(4711));
         check("socket:[4712]", Descriptor::Socket(4712));
