@@ -49,7 +49,7 @@ use self::launch::Launched;
 use crate::{
     failure::Failure,
     kernel::{self, StackCopies},
-    recording::EndReason,
+    recording::{EndReason, redact::Redaction},
     symbols::SymbolOptions,
     target::{self, Process},
     units::Nanos,
@@ -64,6 +64,8 @@ pub struct Plan {
     pub duration: Option<Duration>,
     /// Where the recording goes.
     pub recording: PathBuf,
+    /// What takes out of it what a stranger must not read, where that was asked for.
+    pub redaction: Option<Redaction>,
     /// Its largest size in bytes.
     pub max_size: Option<u64>,
     /// Intervals shorter than this are counted and not recorded.

@@ -93,7 +93,11 @@ pub async fn watch(
     }
     let log = plan.bpf_log.then(|| programs.take_log(StderrLog)).transpose()?;
     let events = kernel::readiness::of_ring(programs.take_events()?)?;
-    let mut collector = Collector::new(Writer::create(&plan.recording, plan.max_size)?);
+    let mut writer = Writer::create(&plan.recording, plan.max_size)?;
+    if let Some(redaction) = plan.redaction.clone() {
+        writer.redact(redaction);
+    }
+    let mut collector = Collector::new(writer);
     collector.checker = (plan.stack_copies == StackCopies::Always).then(Checker::default);
     collector.objects = Some(Objects::start().context("cannot start a thread")?);
     let told = prepare::prepare(probe, &mut programs, &mut collector, &processes).await?;

@@ -8,6 +8,7 @@ pub mod file;
 pub mod model;
 pub mod object;
 mod path_bytes;
+pub mod redact;
 pub mod stack_end;
 
 pub use facts::{

@@ -37,6 +37,23 @@ fn waits_of_a_target_in_namespaces_of_its_own_are_too() {
     check(&observed.report, &observed.truth);
 }
 
+#[test]
+fn what_is_redacted_is_not_in_the_recording() {
+    let mut workload = Workload::start(&["objects"]);
+    let observed = observe(&mut workload, &["--redact"], Duration::from_secs(1));
+    let private = format!("objects-{}", workload.pid());
+    for fact in observed.recording.objects.values() {
+        assert!(!format!("{fact:?}").contains(&private), "{fact:?}");
+    }
+    let command = &observed.recording.session.target.command;
+    assert_eq!(command[1..], ["[redacted]"], "{command:?}");
+    let files = observed.report.sites_in("objects::read_fifo");
+    let names: Vec<&Value> = files.flat_map(|site| list(&site["objects"])).collect();
+    let is_numbered =
+        |object: &&Value| object["name"].as_str().is_some_and(|name| name.starts_with("[path "));
+    assert!(!names.is_empty() && names.iter().all(|object| is_numbered(object)), "{names:#?}");
+}
+
 fn check(report: &Report, truth: &Value) {
     for (function, truth) in truth.as_object().unwrap() {
         let name = format!("objects::{function}");
