@@ -152,7 +152,13 @@ fn described(object: &Object) -> String {
     let peers = peers.collect::<Vec<_>>().join(", ");
     let peers = if peers.is_empty() { peers } else { format!(" of {peers}") };
     let doubt = if object.reused { " (or what had its descriptor before)" } else { "" };
-    format!("{} {}{peers}{doubt}", object.kind, object.name)
+    // The kernel's own name for a thing without one says its kind: `pipe:[4711]`.
+    let kind = if object.name.ends_with(']') && object.name.starts_with(&object.kind) {
+        String::new()
+    } else {
+        format!("{} ", object.kind)
+    };
+    format!("{kind}{}{peers}{doubt}", object.name)
 }
 
 /// `sleeping, 867 times in 2 stacks, max 4.13 ms, then 14.3 ms on the run queue`.
