@@ -223,6 +223,9 @@ pub fn events(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> 
     for (address, name) in sorted(&recording.names, |(address, _)| **address) {
         line(&Record::Names(Names { names: vec![(*address, name.clone())] }))?;
     }
+    for function in &recording.nameless {
+        line(&Record::Nameless(function.clone()))?;
+    }
     if let Some(check) = &recording.stack_check {
         line(&Record::StackCheck(check.clone()))?;
     }

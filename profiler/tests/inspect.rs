@@ -131,6 +131,7 @@ fn recording() -> Recording {
             user_stack: Some(UserStackId(0)),
             kernel_stack: None,
         }],
+        nameless: Vec::new(),
         stack_check: None,
         objects: HashMap::new(),
         looks: Vec::new(),

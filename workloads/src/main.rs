@@ -15,6 +15,7 @@ mod pool;
 mod pools;
 mod processes;
 mod queue;
+mod runtimes;
 mod service;
 mod sites;
 mod stage;
@@ -77,6 +78,8 @@ enum Workload {
     Fork,
     /// A Tokio pool whose workers are blocked, allowed to wait, and idle
     Tokio,
+    /// Two Tokio pools with names of their own and a runtime of one thread, blocked, allowed to wait, and idle
+    Runtimes,
     /// Two Tokio runtimes whose workers time every blocking call
     Pools,
     /// Tokio tasks that hold a worker for long at a time
@@ -146,6 +149,7 @@ fn run(workload: Workload) -> Result<()> {
         Workload::Exec => processes::exec(),
         Workload::Fork => processes::fork(),
         Workload::Tokio => pool::run(),
+        Workload::Runtimes => runtimes::run(),
         Workload::Pools => pools::run(),
         Workload::Polls => polls::run(),
         Workload::Starve => starve::run(),

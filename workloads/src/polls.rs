@@ -1,7 +1,6 @@
 //! Tasks that hold a worker for long at a time: on the CPU, waiting, and both.
 
 use std::{
-    future::Future,
     hint::black_box,
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -10,7 +9,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use tokio::time;
 
 use crate::{
     control::{self, Control},
@@ -90,17 +88,17 @@ pub fn run() -> Result<()> {
 }
 
 async fn crunch() {
-    repeat(|| async { CRUNCH.time(|| compute(LONG)) }).await;
+    workers::repeat(REST, || async { CRUNCH.time(|| compute(LONG)) }).await;
     black_box(());
 }
 
 async fn doze() {
-    repeat(|| async { DOZE.time(|| thread::sleep(LONG)) }).await;
+    workers::repeat(REST, || async { DOZE.time(|| thread::sleep(LONG)) }).await;
     black_box(());
 }
 
 async fn stutter() {
-    repeat(|| async {
+    workers::repeat(REST, || async {
         STUTTER.time(|| {
             for _ in 0..5 {
                 thread::sleep(PART);
@@ -113,13 +111,6 @@ async fn stutter() {
 }
 
 async fn brief() {
-    repeat(|| async { compute(SHORT) }).await;
+    workers::repeat(REST, || async { compute(SHORT) }).await;
     black_box(());
-}
-
-async fn repeat<F: Future<Output = ()>>(poll: impl Fn() -> F) {
-    while !control::stopped() {
-        poll().await;
-        time::sleep(REST).await;
-    }
 }

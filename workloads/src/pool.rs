@@ -1,9 +1,9 @@
 //! A Tokio pool whose workers are blocked, allowed to wait, and idle.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::{task, time};
+use tokio::task;
 
 use crate::{
     control::{self, Control},
@@ -21,12 +21,14 @@ pub fn run() -> Result<()> {
     let runtime = workers::runtime(WORKERS)?;
     let mut control = Control::ready()?;
     let tasks = [
-        runtime.spawn(repeat(|| async { sites::BLOCK_WORKER.time(|| sites::block_worker(BLOCK)) })),
-        runtime.spawn(repeat(|| async {
+        runtime.spawn(workers::repeat(REST, || async {
+            sites::BLOCK_WORKER.time(|| sites::block_worker(BLOCK));
+        })),
+        runtime.spawn(workers::repeat(REST, || async {
             let call = || sites::WAIT_IN_BLOCKING_POOL.time(|| sites::wait_in_blocking_pool(BLOCK));
             task::spawn_blocking(call).await.expect("a thread that sleeps does not panic");
         })),
-        runtime.spawn(repeat(|| async {
+        runtime.spawn(workers::repeat(REST, || async {
             task::block_in_place(|| sites::WAIT_IN_PLACE.time(|| sites::wait_in_place(BLOCK)));
         })),
     ];
@@ -37,11 +39,4 @@ pub fn run() -> Result<()> {
     }
     stopped?;
     control.finish(&sites::sums())
-}
-
-async fn repeat<F: Future<Output = ()>>(wait: impl Fn() -> F) {
-    while !control::stopped() {
-        wait().await;
-        time::sleep(REST).await;
-    }
 }

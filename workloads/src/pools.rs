@@ -1,7 +1,6 @@
 //! Two Tokio runtimes whose workers time every blocking call.
 
 use std::{
-    future::Future,
     io::{self, PipeReader, Write},
     sync::{
         Arc, Mutex,
@@ -12,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tokio::{runtime::Runtime, task, time};
+use tokio::{runtime::Runtime, task};
 
 use crate::{
     control::{self, Control},
@@ -71,26 +70,26 @@ fn begin(runtime: &Runtime, blocked: &'static Site) -> Result<Vec<task::JoinHand
     let (held, wanted) = (Arc::clone(&shared), shared);
     let reader = Arc::new(Mutex::new(reader));
     Ok(vec![
-        runtime.spawn(repeat(move || {
+        runtime.spawn(workers::repeat(REST, move || {
             let held = Arc::clone(&held);
             async move {
                 let _guard = held.lock().expect("no thread panics with it");
                 blocked.time(|| sites::block_worker(HOLD));
             }
         })),
-        runtime.spawn(repeat(move || {
+        runtime.spawn(workers::repeat(REST, move || {
             let wanted = Arc::clone(&wanted);
             async move { drop(blocked.time(|| sites::lock_contended(&wanted))) }
         })),
-        runtime.spawn(repeat(move || {
+        runtime.spawn(workers::repeat(REST, move || {
             let (reader, asked) = (Arc::clone(&reader), Arc::clone(&asked));
             async move { read_answer(blocked, &reader, &asked) }
         })),
-        runtime.spawn(repeat(|| async {
+        runtime.spawn(workers::repeat(REST, || async {
             let call = || sites::wait_in_blocking_pool(HOLD);
             task::spawn_blocking(call).await.expect("a thread that sleeps does not panic");
         })),
-        runtime.spawn(repeat(|| async {
+        runtime.spawn(workers::repeat(REST, || async {
             task::block_in_place(|| sites::wait_in_place(HOLD));
         })),
     ])
@@ -100,11 +99,4 @@ fn read_answer(site: &Site, reader: &Mutex<PipeReader>, asked: &AtomicU64) {
     let mut reader = reader.lock().expect("no thread panics with it");
     asked.fetch_add(1, Ordering::Release);
     site.time(|| sites::read_pipe(&mut *reader));
-}
-
-async fn repeat<F: Future<Output = ()>>(call: impl Fn() -> F) {
-    while !control::stopped() {
-        call().await;
-        time::sleep(REST).await;
-    }
 }

@@ -90,6 +90,7 @@ sites! {
     READ_PIPE = read_pipe,
     READ_SOCKET = read_socket,
     BLOCK_WORKER = block_worker,
+    BLOCK_ALONE = block_alone,
     WAIT_IN_BLOCKING_POOL = wait_in_blocking_pool,
     WAIT_IN_PLACE = wait_in_place,
 }
@@ -127,6 +128,8 @@ sleeps! {
     sleep_holding,
     /// Sleeps in a task on a worker of a pool.
     block_worker,
+    /// Sleeps in a task on a runtime of one thread.
+    block_alone,
     /// Sleeps on a thread of a blocking pool.
     wait_in_blocking_pool,
     /// Sleeps on a worker that told the pool so.

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod judge;
+mod nameless;
 mod objects;
 mod polls;
 mod pools;
@@ -57,7 +58,7 @@ pub fn analyze_selected(
     let accounts = accounts::accounts(recording)?;
     let stacks = stacks::Stacks::resolve(recording, names);
     let judged = judge::judge(recording, &accounts, &stacks);
-    let quality = quality(recording, &judged);
+    let quality = quality(recording, &stacks, &judged);
     let shown = selection.threads_of(&accounts)?;
     let pools::Numbers { pools, sites, starvation, long_polls } =
         pools::numbers(recording, &accounts, &stacks, &judged, &shown, selection.long_poll)?;
@@ -138,7 +139,11 @@ fn end_reason(reason: EndReason) -> report::EndReason {
     }
 }
 
-fn quality(recording: &Recording, judged: &judge::Judged) -> report::Quality {
+fn quality(
+    recording: &Recording,
+    stacks: &stacks::Stacks<'_>,
+    judged: &judge::Judged,
+) -> report::Quality {
     let mut counters = recording.counters.0.clone();
     for counter in Counter::ALL {
         counters.entry(counter.name().to_owned()).or_insert(0);
@@ -169,6 +174,7 @@ fn quality(recording: &Recording, judged: &judge::Judged) -> report::Quality {
             Ending::Finished(end) => end.throttled.map(|throttled| throttled.0),
             Ending::Unfinished { .. } => None,
         },
+        nameless: nameless::modules(recording, stacks, judged),
         stack_check: recording.stack_check.as_ref().map(|check| stack_check(recording, check)),
     }
 }

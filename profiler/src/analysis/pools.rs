@@ -34,6 +34,7 @@ pub struct Numbers {
 struct Draft<'a> {
     name: String,
     runtime: &'static str,
+    inferred: bool,
     threads: Vec<Thread>,
     lines: Vec<WorkerLine>,
     polls: Polls<'a>,
@@ -63,9 +64,11 @@ pub fn numbers(
     for ((key, members), name) in grouped.iter().zip(names) {
         let runtime = place(judged, &accounts[members[0]]).runtime;
         debug_assert_eq!(runtime, key.0);
+        let inferred = members.iter().any(|member| place(judged, &accounts[*member]).inferred);
         let mut draft = Draft {
             name,
             runtime,
+            inferred,
             threads: Vec::new(),
             lines: Vec::new(),
             polls: Polls::default(),
@@ -129,6 +132,7 @@ fn finish(drafts: Vec<Draft<'_>>, sites: Sites<'_>) -> Numbers {
             workers: starvation::usual_workers(&curve),
             blocked_curve: curve,
             threads: draft.threads,
+            inferred: draft.inferred,
         });
     }
     long_polls.sort_by_key(|polls| Reverse(polls.total_ns));
@@ -136,7 +140,8 @@ fn finish(drafts: Vec<Draft<'_>>, sites: Sites<'_>) -> Numbers {
 }
 
 fn place(judged: &Judged, account: &Account) -> Place {
-    let nowhere = Place { runtime: NO_RUNTIME, scope: Scope::Process, role: Role::Other };
+    let nowhere =
+        Place { runtime: NO_RUNTIME, scope: Scope::Process, role: Role::Other, inferred: false };
     judged.places.get(&(account.pid, account.tid)).copied().unwrap_or(nowhere)
 }
 

@@ -101,6 +101,22 @@ pub struct Quality {
     pub throttled_ns: Option<u64>,
     /// Null unless stacks were checked.
     pub stack_check: Option<StackCheck>,
+    /// Files whose missing names leave waits unknown or inferred, the one that concerns the most
+    /// time first.
+    pub nameless: Vec<NamelessModule>,
+}
+
+/// A file with functions without a name on the stacks of waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NamelessModule {
+    /// Its path.
+    pub module: String,
+    /// Hex; null if it has none.
+    pub build_id: Option<String>,
+    /// Waiting whose state was inferred from the structure of the stacks.
+    pub inferred_ns: u64,
+    /// Waiting that is unknown.
+    pub unknown_ns: u64,
 }
 
 /// Why a recording ended.
@@ -194,6 +210,8 @@ pub struct Pool {
     pub blocked_curve: Vec<(u64, u32, u32)>,
     /// Its threads.
     pub threads: Vec<Thread>,
+    /// Functions had no names: that it is one follows from the structure of its stacks.
+    pub inferred: bool,
 }
 
 /// Where every nanosecond of a thread went. Exactly: the seven states add up to `wall_ns`.
@@ -266,6 +284,8 @@ pub struct Site {
     pub frames: Vec<Frame>,
     /// The role of the threads it was seen on.
     pub role: Role,
+    /// Functions had no names: the state follows from the structure of the process's stacks.
+    pub inferred: bool,
     /// What was waited on, longest first; the few that most time went to. Time that is in none of
     /// them went to others, or nothing is known of what it went to.
     pub objects: Vec<Object>,

@@ -89,6 +89,7 @@ impl Sample {
             names: HashMap::new(),
             sampling: None,
             samples: Vec::new(),
+            nameless: Vec::new(),
             stack_check: None,
             objects: HashMap::new(),
             looks: Vec::new(),

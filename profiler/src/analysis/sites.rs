@@ -34,6 +34,7 @@ struct Key {
     task: Option<String>,
     stack: StackQuality,
     frames: usize,
+    inferred: bool,
 }
 
 type Origin = (usize, Role, Option<(Reason, usize)>, Option<UserStackId>, Option<KernelStackId>);
@@ -111,6 +112,7 @@ impl<'a> Sites<'a> {
             task: None,
             stack: StackQuality::Missing,
             frames,
+            inferred: false,
         });
         let waits = &mut self.found[site].1;
         waits.count += intervals;
@@ -142,6 +144,7 @@ impl<'a> Sites<'a> {
                 stack: key.stack,
                 frames: frames[key.frames].clone(),
                 role: key.role,
+                inferred: key.inferred,
                 objects: top(&describe, waits.objects),
             }
         };
@@ -178,6 +181,7 @@ impl<'a> Sites<'a> {
             task: meaning.and_then(|meaning| meaning.task.clone()),
             stack: self.stacks.quality(user),
             frames,
+            inferred: meaning.is_some_and(|meaning| meaning.inferred),
         })
     }
 

@@ -38,7 +38,7 @@ impl<'a> Stacks<'a> {
         let mut places = HashMap::new();
         for frame in user.chain(kernel.map(|address| kernel_frame(*address))) {
             let address = symbols::lookup_address(&frame);
-            places.entry(address).or_insert_with(|| place(recording, address, names.get(&address)));
+            places.entry(address).or_insert_with(|| place(recording, address, names));
         }
         Self { recording, places }
     }
@@ -125,7 +125,7 @@ fn kernel_frame(address: Avma) -> RawFrame {
     RawFrame { address: CodeAddress::Kernel(address), kind: RawKind::ReturnAddress }
 }
 
-fn place(recording: &Recording, address: CodeAddress, name: &ResolvedName) -> Place {
+fn place(recording: &Recording, address: CodeAddress, symbols: &SymbolTable) -> Place {
     let (module, at, kind) = match address {
         CodeAddress::Module(id, at) => {
             let path = recording.modules.get(&id).map(|module| module.path.to_string_lossy());
@@ -146,7 +146,7 @@ fn place(recording: &Recording, address: CodeAddress, name: &ResolvedName) -> Pl
         // Told below, by name and file.
         origin: Origin::Library,
     };
-    let mut report = match name {
+    let mut report = match symbols.get(&address) {
         ResolvedName::Missing(why) => {
             vec![Frame { missing: Some(missing(*why).to_owned()), ..frame }]
         }
@@ -166,11 +166,16 @@ fn place(recording: &Recording, address: CodeAddress, name: &ResolvedName) -> Pl
         let (function, file) = (frame.function.as_deref(), frame.file.as_deref());
         runtime::Frame::new(address, function, file, frame.module.as_deref())
     };
-    let runtime: Vec<_> = report.iter().map(read).collect();
+    let mut runtime: Vec<_> = report.iter().map(read).collect();
     for (frame, read) in report.iter_mut().zip(&runtime) {
         frame.origin = if kind == FrameKind::Kernel { Origin::Library } else { read.origin };
     }
-    Place { report, runtime: runtime.into_iter().rev().collect() }
+    if let ([frame], Some(function)) = (&mut runtime[..], symbols.nameless(&address)) {
+        let start = CodeAddress::Module(function.module, function.start);
+        frame.body = Some(runtime::Body::new(start, function.mentions.iter().map(String::as_str)));
+    }
+    runtime.reverse();
+    Place { report, runtime }
 }
 
 /// `module+0xaddress`, or the address alone where there is no file.

@@ -43,6 +43,8 @@ pub enum Record {
     Sampling(Sampling),
     /// What a thread did on a CPU.
     Sample(Sample),
+    /// A function that has no name but is on a stack, looked up while the target still lived.
+    Nameless(NamelessFunction),
     /// Something that a thread waited on, given a number the first time it is seen.
     Object(Object),
     /// What a process named to the kernel, when somebody looked.
@@ -370,6 +372,20 @@ pub enum Missing {
     KernelHidden,
     /// The recording is of another boot, and the kernel's addresses have moved.
     OtherBoot,
+}
+
+/// A function that has no name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamelessFunction {
+    /// The file it is in.
+    pub module: ModuleId,
+    /// Its first address, as the file's unwind information says.
+    pub start: Svma,
+    /// The first address behind it.
+    pub end: Svma,
+    /// The source files that its code mentions as places where it can panic, each once, in order:
+    /// its own, and those of what was inlined into it.
+    pub mentions: Vec<String>,
 }
 
 /// User stacks as the kernel side walked them, held against walks of copies of the same stacks with

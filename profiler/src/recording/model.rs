@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::facts::{
     CodeAddress, Counters, End, Interval, KernelStack, KernelStackId, Mapping, Module, ModuleId,
-    ResolvedName, Sample, Sampling, Session, StackCheck, ThreadName, ThreadTotals, UserStack,
-    UserStackId,
+    NamelessFunction, ResolvedName, Sample, Sampling, Session, StackCheck, ThreadName,
+    ThreadTotals, UserStack, UserStackId,
 };
 use super::object::{Look, Object, ObjectId};
 
@@ -36,6 +36,8 @@ pub struct Recording {
     pub counters: Counters,
     /// Names resolved while the target lived.
     pub names: HashMap<CodeAddress, ResolvedName>,
+    /// Functions without a name, as they were looked up while the target lived.
+    pub nameless: Vec<NamelessFunction>,
     /// How the kernel's stacks compare to the recorder's own, where that was asked for.
     pub stack_check: Option<StackCheck>,
     /// What threads waited on, by number.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Place, Reading, Role, Scope, Thread, View};
+use super::{Place, Read, Role, Scope, Thread, View};
 use crate::units::Tid;
 
 /// What a wait shows of the instance that its thread belongs to.
@@ -36,17 +36,17 @@ pub(super) fn tell_apart(
     places: &mut HashMap<Tid, Place>,
     threads: &[Thread<'_>],
     waits: &[View<'_>],
-    readings: &[Option<(&'static str, &Reading)>],
+    readings: &[Option<Read<'_>>],
     runtime: &str,
 ) {
     let mut seen: HashMap<Tid, Vec<u64>> = HashMap::new();
     let mut own: BTreeSet<u64> = BTreeSet::new();
     for (wait, reading) in waits.iter().zip(readings) {
-        let Some((of, Reading { instance: Some(sign), .. })) = reading else { continue };
-        if *of != runtime {
+        let Some(read) = reading else { continue };
+        let Some(sign) = read.reading.instance.filter(|_| read.runtime == runtime) else {
             continue;
-        }
-        let (Sign::Own(number) | Sign::Near(number)) = *sign;
+        };
+        let (Sign::Own(number) | Sign::Near(number)) = sign;
         seen.entry(wait.tid).or_default().push(number);
         if matches!(sign, Sign::Own(_)) {
             own.insert(number);
@@ -95,7 +95,7 @@ pub fn stem(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::{Reason, State};
+    use crate::runtime::{Reading, Reason, State};
 
     /// Each worker's name and what it waits on; the scopes of all.
     fn check(workers: &[(&str, Option<Sign>)], expected: &[Scope]) {
@@ -114,7 +114,8 @@ mod tests {
                 in_pool_thread: true,
             })
             .collect();
-        let readings: Vec<_> = readings.iter().map(|reading| Some(("x", reading))).collect();
+        let read = |reading| Some(Read { runtime: "x", reading, inferred: false });
+        let readings: Vec<_> = readings.iter().map(read).collect();
         let waits: Vec<_> = (0..workers.len())
             .map(|at| View { tid: tid(at), reason: Reason::Poll, object: None, stack: None })
             .collect();
@@ -123,7 +124,8 @@ mod tests {
             .enumerate()
             .map(|(at, (name, _))| Thread { tid: tid(at), name })
             .collect();
-        let place = Place { runtime: "x", scope: Scope::Process, role: Role::Worker };
+        let (scope, role) = (Scope::Process, Role::Worker);
+        let place = Place { runtime: "x", scope, role, inferred: false };
         let mut places = threads.iter().map(|thread| (thread.tid, place)).collect();
         tell_apart(&mut places, &threads, &waits, &readings, "x");
         let found: Vec<_> = threads.iter().map(|thread| places[&thread.tid].scope).collect();

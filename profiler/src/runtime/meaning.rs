@@ -119,6 +119,8 @@ pub struct Meaning {
     pub label: Option<&'static str>,
     /// The future or closure that was running.
     pub task: Option<String>,
+    /// Functions had no names: it follows from the structure of the process's stacks.
+    pub inferred: bool,
 }
 
 /// Which threads share a pool, within one process.
@@ -150,4 +152,6 @@ pub struct Place {
     pub scope: Scope,
     /// Its role where a wait does not show one.
     pub role: Role,
+    /// Functions had no names: it follows from the structure of the process's stacks.
+    pub inferred: bool,
 }

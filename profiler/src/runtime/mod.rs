@@ -7,6 +7,7 @@
 pub mod advice;
 pub mod awaited;
 mod crates;
+mod inferred;
 pub mod instances;
 pub mod labels;
 mod marks;
@@ -26,12 +27,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 pub use awaited::Awaited;
 pub use meaning::{Meaning, Place, Reason, Role, Scope, State};
 pub use origin::Origin;
-pub use stack::{Frame, Stack};
+pub use stack::{Body, Frame, Stack};
 
-use crate::units::Tid;
+use crate::{recording::StackEnd, units::Tid};
 
 /// The runtimes that are known.
 const RUNTIMES: &[Description] = &[tokio::TOKIO, rayon::RAYON, smol::SMOL, smol::ASYNC_STD];
+
+/// What can be told of them where functions have no names; asked where no description says anything.
+const INFERRED: &[Description] = &[inferred::TOKIO];
 
 /// The runtime of threads that belong to none.
 pub const NO_RUNTIME: &str = "none";
@@ -107,43 +111,56 @@ impl Reading {
     }
 }
 
+/// What one stack shows of one runtime.
+#[derive(Clone, Copy)]
+struct Read<'a> {
+    runtime: &'static str,
+    reading: &'a Reading,
+    /// Functions had no names.
+    inferred: bool,
+}
+
 /// Says what the waits of one process mean and which pools its threads form.
 ///
 /// A wait without a stack, with a broken one, or without names where a runtime may hide, is
 /// [`State::Unknown`], never anything else.
 pub fn classify(threads: &[Thread<'_>], waits: &[View<'_>]) -> Verdict {
-    let read: Vec<_> = RUNTIMES.iter().map(|runtime| (runtime, (runtime.read)(waits))).collect();
-    let readings: Vec<Option<(&'static str, &Reading)>> = (0..waits.len())
-        .map(|at| {
-            let all =
-                read.iter().filter_map(|(runtime, all)| Some((runtime.name, all[at].as_ref()?)));
-            all.min_by_key(|(_, reading)| reading.rank())
-        })
-        .collect();
+    let all = |inferred| {
+        let runtimes = if inferred { INFERRED } else { RUNTIMES };
+        runtimes.iter().map(move |runtime| (runtime.name, (runtime.read)(waits), inferred))
+    };
+    let read: Vec<_> = all(false).chain(all(true)).collect();
+    let first = |at: usize| {
+        let found = read.iter().filter_map(|(runtime, readings, inferred)| {
+            let reading = readings[at].as_ref()?;
+            Some(Read { runtime, reading, inferred: *inferred })
+        });
+        found.min_by_key(|read| (read.inferred, read.reading.rank()))
+    };
+    let readings: Vec<Option<Read<'_>>> = (0..waits.len()).map(first).collect();
     let places = places(threads, waits, &readings);
     let hidden: HashSet<(Tid, &str)> = waits
         .iter()
         .zip(&readings)
-        .filter_map(|(wait, reading)| {
-            Some((wait.tid, reading.as_ref()?.1.entry_hidden.as_deref()?))
+        .filter_map(|(wait, read)| {
+            Some((wait.tid, read.as_ref()?.reading.entry_hidden.as_deref()?))
         })
         .collect();
-    let meanings = waits
-        .iter()
-        .zip(&readings)
-        .map(|(wait, reading)| meaning(wait, reading.map(|(_, reading)| reading), &hidden))
-        .collect();
+    let meanings =
+        waits.iter().zip(&readings).map(|(wait, read)| meaning(wait, *read, &hidden)).collect();
     Verdict { meanings, places }
 }
 
 fn meaning(
     wait: &View<'_>,
-    reading: Option<&Reading>,
+    read: Option<Read<'_>>,
     entry_hidden: &HashSet<(Tid, &str)>,
 ) -> Meaning {
+    let reading = read.map(|read| read.reading);
+    let inferred = read.is_some_and(|read| read.inferred);
     let role = reading.and_then(|reading| reading.role);
     let Some(stack) = wait.stack.filter(|_| wait.reason != Reason::Stopped) else {
-        return Meaning { state: State::Unknown, role, label: None, task: None };
+        return Meaning { state: State::Unknown, role, label: None, task: None, inferred };
     };
     let Some(reading) = reading else {
         let mut names = stack.frames.iter().filter_map(|frame| frame.name.as_deref());
@@ -151,7 +168,8 @@ fn meaning(
         let outside = stack.tells_all() && !may_be_inside;
         let state = if outside { State::Allowed } else { State::Unknown };
         let label = labels::label(stack.frames.iter().copied());
-        return Meaning { state, role, label: label.filter(may_stand_outside_tasks), task: None };
+        let label = label.filter(may_stand_outside_tasks);
+        return Meaning { state, role, label, task: None, inferred };
     };
     let label = match reading.state {
         State::Idle => None,
@@ -162,6 +180,7 @@ fn meaning(
         role,
         label: label.filter(|label| reading.under_task || may_stand_outside_tasks(label)),
         task: reading.task.clone(),
+        inferred,
     }
 }
 
@@ -174,13 +193,13 @@ fn may_stand_outside_tasks(label: &&'static str) -> bool {
 fn places(
     threads: &[Thread<'_>],
     waits: &[View<'_>],
-    readings: &[Option<(&'static str, &Reading)>],
+    readings: &[Option<Read<'_>>],
 ) -> HashMap<Tid, Place> {
     let mut shown: HashMap<Tid, Place> = HashMap::new();
-    for (wait, reading) in waits.iter().zip(readings) {
-        let Some((runtime, reading)) = reading else { continue };
+    for (wait, read) in waits.iter().zip(readings) {
+        let Some(Read { runtime, reading, inferred }) = *read else { continue };
         let (Some(role), Some(scope)) = (reading.role, reading.scope) else { continue };
-        let place = Place { runtime, scope, role };
+        let place = Place { runtime, scope, role, inferred };
         shown
             .entry(wait.tid)
             .and_modify(|known| *known = (*known).weightier(place))
@@ -197,13 +216,21 @@ fn places(
         .filter_map(|thread| Some((thread.name, *shown.get(&thread.tid)?)))
         .filter(|(_, place)| place.role == Role::Worker && place.scope.has_many_threads())
         .collect();
-    let outside = |tid| {
-        let mut own = waits.iter().filter(|wait| wait.tid == tid);
-        own.any(|wait| wait.stack.is_some_and(Stack::tells_all))
+    let outside = |tid, inferred| {
+        let own = waits.iter().filter(|wait| wait.tid == tid);
+        // What is inferred goes by functions that no whole stack of a pool's thread lacks.
+        let speaks = |stack: &Stack<'_>| {
+            if inferred { stack.end == StackEnd::Complete } else { stack.tells_all() }
+        };
+        own.filter_map(|wait| wait.stack).any(speaks)
     };
-    let nowhere = Place { runtime: NO_RUNTIME, scope: Scope::Process, role: Role::Other };
+    let nowhere =
+        Place { runtime: NO_RUNTIME, scope: Scope::Process, role: Role::Other, inferred: false };
     let place_of = |thread: &Thread<'_>| {
-        let by_name = || named_like_workers.get(thread.name).filter(|_| !outside(thread.tid));
+        let by_name = || {
+            let place = named_like_workers.get(thread.name);
+            place.filter(|place| !outside(thread.tid, place.inferred))
+        };
         shown.get(&thread.tid).or_else(by_name).copied().unwrap_or(nowhere)
     };
     threads.iter().map(|thread| (thread.tid, place_of(thread))).collect()

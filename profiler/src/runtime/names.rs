@@ -73,7 +73,7 @@ pub fn is_user_code(path: &str) -> bool {
 
 /// `tokio-1.54.1/src/runtime/park.rs` is the source of `tokio::runtime::park`. A package that was
 /// not published may have another name than its folder.
-fn source_module(file: &str) -> Option<String> {
+pub fn source_module(file: &str) -> Option<String> {
     let (before, _) = file.strip_suffix(".rs")?.rsplit_once("/src/")?;
     let directory = before.rsplit('/').next()?;
     let mut module = published(directory).unwrap_or(directory).replace('-', "_");

@@ -20,8 +20,26 @@ pub struct Frame {
     pub path: Option<String>,
     /// Whose code it is.
     pub origin: Origin,
+    /// What else is known of its function, where it has no name.
+    pub body: Option<Body>,
     /// Whether a frame without a name may hide a runtime.
     hides: bool,
+}
+
+/// A function without a name.
+#[derive(Clone, Debug)]
+pub struct Body {
+    /// Where it begins: the same for all its frames.
+    pub start: CodeAddress,
+    /// The modules whose source files it mentions; `None` for a file that tells none.
+    pub mentions: Vec<Option<String>>,
+}
+
+impl Body {
+    /// A function that begins at `start` and mentions the source `files`.
+    pub fn new<'a>(start: CodeAddress, files: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { start, mentions: files.into_iter().map(names::source_module).collect() }
+    }
 }
 
 impl Frame {
@@ -37,7 +55,12 @@ impl Frame {
         let c_runtime = base.is_some_and(|base| C_RUNTIME.iter().any(|c| base.starts_with(c)));
         let origin = Origin::of(name, path.as_deref(), file, module);
         let hides = name.is_none() && !c_runtime;
-        Self { address, name: name.map(str::to_owned), path, origin, hides }
+        Self { address, name: name.map(str::to_owned), path, origin, body: None, hides }
+    }
+
+    /// Whether it may hide a runtime, for it has no name.
+    pub fn hides(&self) -> bool {
+        self.hides
     }
 
     /// Whether this is a function called one of `functions`, or a closure in it, anywhere below

@@ -18,7 +18,10 @@ use super::{
     stack::{Frame, Stack},
     task::{self, Job},
 };
-use crate::recording::{CodeAddress, StackEnd};
+use crate::{
+    recording::{CodeAddress, StackEnd},
+    units::Tid,
+};
 
 /// The description.
 pub const TOKIO: Description = Description { name: "tokio", read, plumbing: PLUMBING };
@@ -157,6 +160,9 @@ const PLUMBING: &[plumbing::Row] = &[
     (&["tokio::task"], &["local"]),
 ];
 
+/// What the blocking pool polls, where names have generic arguments.
+const BLOCKING_TASK: &str = "::runtime::blocking::task::BlockingTask";
+
 /// Functions that are generic over the future or the closure first of all.
 const CARRIERS: task::Carriers = &[
     (&["tokio::runtime::task", "tokio::runtime::blocking::task"], &[]),
@@ -168,19 +174,52 @@ fn read(views: &[View<'_>]) -> Vec<Option<Reading>> {
     // Link-time optimisation leaves nothing of the blocking pool's loop but the thread body that
     // it was inlined into. The body's caller is one for each kind of thread, and the workers, which
     // are jobs of that pool, tell which it is.
-    let bodies: HashSet<CodeAddress> = views
-        .iter()
-        .zip(&readings)
-        .filter(|(_, reading)| reading.as_ref().is_some_and(|reading| reading.in_pool_thread))
-        .filter_map(|(view, _)| body_caller(view.stack?))
-        .collect();
+    let with = |is: fn(&Reading) -> bool| {
+        let all = views.iter().zip(&readings);
+        all.filter(move |(_, reading)| reading.as_ref().is_some_and(is)).map(|(view, _)| view)
+    };
+    let body = |view: &View<'_>| body_caller(view.stack?);
+    let mut pool: HashSet<CodeAddress> =
+        with(|reading| reading.in_pool_thread).filter_map(body).collect();
+    // A thread of the pool never turns a driver itself.
+    let turn: HashSet<Tid> = with(turns_driver).map(|view| view.tid).collect();
+    let workers: HashSet<Tid> =
+        with(|reading| reading.role == Some(Role::Worker)).map(|view| view.tid).collect();
+    let has_pool = !pool.is_empty();
     for (view, reading) in views.iter().zip(&mut readings) {
-        let Some(stack) = view.stack else { continue };
-        if reading.is_none() && body_caller(stack).is_some_and(|at| bodies.contains(&at)) {
+        let (Some(stack), Some(reading)) = (view.stack, reading) else { continue };
+        if !is_ownerless(reading, stack) {
+            continue;
+        }
+        let is_of_pool = body(view).is_some_and(|at| pool.contains(&at));
+        let (state, role, scope) = if !is_of_pool && (has_pool || turn.contains(&view.tid)) {
+            (State::Blocked, Role::Worker, Scope::Thread(view.tid))
+        } else if is_of_pool || workers.iter().any(|tid| *tid != view.tid) {
+            // Whom else would it serve.
+            pool.extend(body(view));
+            (State::Allowed, Role::Blocking, Scope::Process)
+        } else {
+            continue;
+        };
+        (reading.state, reading.role, reading.scope) = (state, Some(role), Some(scope));
+        if state == State::Blocked {
+            reading.under_task = true;
+            reading.task = task::name(&stack.frames[..=reading.below], Job::Future, CARRIERS);
+        }
+    }
+    for (view, reading) in views.iter().zip(&mut readings) {
+        if let (Some(stack), None) = (view.stack, &reading)
+            && body(view).is_some_and(|at| pool.contains(&at))
+        {
             *reading = Some(unmarked_pool_thread(view.reason, stack));
         }
     }
     readings
+}
+
+/// Whether only a driver that is turned was seen, and not by whom.
+fn turns_driver(reading: &Reading) -> bool {
+    reading.state == State::Idle && reading.role.is_none()
 }
 
 /// What has been passed on the way from the leaf.
@@ -225,7 +264,7 @@ fn read_one(view: &View<'_>) -> Option<Reading> {
             | Mark::BlockingPool => return Some(decide(mark, at, view, stack, &passed)),
         }
     }
-    undecided(stack, &passed)
+    undecided(view, stack, &passed)
 }
 
 /// The meaning of a stack whose first deciding function, from the leaf, is at `at`.
@@ -267,7 +306,7 @@ fn decide(mark: Mark, at: usize, view: &View<'_>, stack: &Stack<'_>, passed: &Pa
 }
 
 /// The meaning of a stack on which nothing decides.
-fn undecided(stack: &Stack<'_>, passed: &Passed) -> Option<Reading> {
+fn undecided(view: &View<'_>, stack: &Stack<'_>, passed: &Passed) -> Option<Reading> {
     let whole = stack.end == StackEnd::Complete;
     let leaf = stack.frames.len();
     let reading = |state, role, below| Reading {
@@ -285,13 +324,28 @@ fn undecided(stack: &Stack<'_>, passed: &Passed) -> Option<Reading> {
         return Some(reading(State::Allowed, Some(Role::Blocking), leaf));
     }
     if let Some(poll) = passed.poll {
-        // Workers and local runtimes would have shown themselves on a whole stack.
+        // Workers would have shown themselves on a whole stack.
         if !whole {
             return Some(reading(State::Unknown, None, leaf));
         }
-        let task = task::name(&stack.frames[..=poll], Job::Closure, CARRIERS);
-        let blocking = reading(State::Allowed, Some(Role::Blocking), poll);
-        return Some(Reading { task, in_pool_thread: true, ..blocking });
+        let name = |job| task::name(&stack.frames[..=poll], job, CARRIERS);
+        if has_user_frame(&stack.frames[poll + 1..]) {
+            // The loop of a current-thread runtime was inlined into the function that entered it.
+            return Some(Reading {
+                scope: Some(Scope::Thread(view.tid)),
+                task: name(Job::Future),
+                under_task: true,
+                ..reading(State::Blocked, Some(Role::Worker), poll)
+            });
+        }
+        let task = name(Job::Closure);
+        if stack.frames[poll].name.as_deref().is_some_and(|name| name.contains(BLOCKING_TASK)) {
+            let blocking = reading(State::Allowed, Some(Role::Blocking), poll);
+            return Some(Reading { task, in_pool_thread: true, ..blocking });
+        }
+        // The blocking pool's loop was inlined into the body of its thread, or that of a
+        // current-thread runtime into the body of a thread of the user's: other threads must tell.
+        return Some(Reading { task, ..reading(State::Unknown, None, poll) });
     }
     if passed.driver {
         // Only a runtime that parks turns the driver.
@@ -305,6 +359,11 @@ fn undecided(stack: &Stack<'_>, passed: &Passed) -> Option<Reading> {
     }
     let state = if passed.thread_park.is_some() { State::Idle } else { State::Allowed };
     Some(reading(state, Some(Role::Other), passed.block_on.unwrap_or(leaf)))
+}
+
+/// Whether it is a poll that [`undecided`] found on a whole stack, without a sign of whose it is.
+fn is_ownerless(reading: &Reading, stack: &Stack<'_>) -> bool {
+    reading.role.is_none() && reading.state == State::Unknown && stack.end == StackEnd::Complete
 }
 
 /// Whether the thread is parked by `blocking_recv` and the like, made for threads of no runtime.

@@ -54,6 +54,11 @@ impl ElfSource {
         object::File::parse(&self.data).ok()
     }
 
+    /// Its bytes, read where they are asked for.
+    pub fn data(&self) -> &ReadCache<fs::File> {
+        &self.data
+    }
+
     fn build_id(&self) -> Option<Vec<u8>> {
         elf::build_id(&self.data)
     }

@@ -2,11 +2,13 @@
 //!
 //! `files` finds and checks the files a module's names can come from, `ranges` is the symbol table
 //! of one of them, `native` joins symbol tables and debug information, `kernel` reads the running
-//! kernel's symbols, `demangle` makes names readable.
+//! kernel's symbols, `demangle` makes names readable, `mentions` says what there is to say of a function
+//! without a name.
 
 mod demangle;
 mod files;
 mod kernel;
+mod mentions;
 mod native;
 mod ranges;
 #[cfg(test)]
@@ -19,8 +21,8 @@ use std::{
 
 use crate::{
     recording::{
-        CodeAddress, FrameKind, KernelStack, Missing, ModuleId, Names, RawFrame, Recording,
-        ResolvedName,
+        CodeAddress, FrameKind, KernelStack, Missing, ModuleId, NamelessFunction, Names, RawFrame,
+        Recording, ResolvedName,
     },
     units::{Avma, Svma},
 };
@@ -49,6 +51,8 @@ pub struct LiveFile {
 #[derive(Clone, Debug, Default)]
 pub struct SymbolTable {
     names: HashMap<CodeAddress, ResolvedName>,
+    /// By where they begin.
+    nameless: BTreeMap<(ModuleId, Svma), NamelessFunction>,
 }
 
 impl SymbolTable {
@@ -62,14 +66,32 @@ impl SymbolTable {
         })
     }
 
-    /// All of the table, in no order.
+    /// The function at a looked-up address that has no name, where that could be told.
+    pub fn nameless(&self, address: &CodeAddress) -> Option<&NamelessFunction> {
+        let CodeAddress::Module(module, svma) = *address else { return None };
+        if matches!(self.names.get(address), Some(ResolvedName::Frames(_))) {
+            return None;
+        }
+        let (_, function) = self.nameless.range(..=(module, svma)).next_back()?;
+        (function.module == module && svma < function.end).then_some(function)
+    }
+
+    /// All functions without a name, in order of address.
+    pub fn all_nameless(&self) -> impl Iterator<Item = &NamelessFunction> {
+        self.nameless.values()
+    }
+
+    /// All names of the table, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&CodeAddress, &ResolvedName)> {
         self.names.iter()
     }
 
     /// The names that the recorder resolved, and no others. Does no I/O.
     pub fn from_recording(recording: &Recording) -> Self {
-        Self { names: recording.names.clone() }
+        let nameless = recording.nameless.iter().cloned();
+        let mut table = Self { names: recording.names.clone(), nameless: BTreeMap::new() };
+        table.extend(nameless);
+        table
     }
 
     /// A second search that finds nothing does not replace the reason of the first, which was
@@ -88,7 +110,15 @@ impl SymbolTable {
 
 impl FromIterator<(CodeAddress, ResolvedName)> for SymbolTable {
     fn from_iter<I: IntoIterator<Item = (CodeAddress, ResolvedName)>>(names: I) -> Self {
-        Self { names: names.into_iter().collect() }
+        Self { names: names.into_iter().collect(), nameless: BTreeMap::new() }
+    }
+}
+
+impl Extend<NamelessFunction> for SymbolTable {
+    fn extend<I: IntoIterator<Item = NamelessFunction>>(&mut self, functions: I) {
+        let functions = functions.into_iter();
+        self.nameless
+            .extend(functions.map(|function| ((function.module, function.start), function)));
     }
 }
 
@@ -120,7 +150,8 @@ pub fn kernel_lookup_addresses(stack: &KernelStack) -> impl Iterator<Item = Code
     })
 }
 
-/// Names every address of every stack of a recording.
+/// Names every address of every stack of a recording, and looks at the functions of those that
+/// stay without a name.
 ///
 /// Names that the recording already has are kept; only what it lacks is looked up, in the files of
 /// `live` where there are any, else on this machine as far as build-ids agree. Reads files and
@@ -158,8 +189,15 @@ pub fn resolve(recording: &Recording, live: &LiveFiles, options: &SymbolOptions)
             Ok(files) => native::names(files, &addresses),
             Err(reason) => vec![ResolvedName::Missing(*reason); addresses.len()],
         };
+        let mut unnamed = BTreeSet::new();
         for (svma, name) in addresses.into_iter().zip(names) {
+            if matches!(name, ResolvedName::Missing(_)) {
+                unnamed.insert(svma);
+            }
             table.add(CodeAddress::Module(id, svma), name);
+        }
+        if let Some(binary) = files.ok().and_then(|files| files.binary) {
+            table.extend(mentions::functions(&binary, id, &unnamed));
         }
     }
     if !in_kernel.is_empty() {

@@ -20,5 +20,6 @@ mod pools;
 mod rights;
 mod stopping;
 mod storm;
+mod stripped;
 mod support;
 mod targets;

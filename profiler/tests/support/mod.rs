@@ -104,6 +104,7 @@ pub fn starving() -> Report {
     Report {
         pools: vec![
             Pool {
+                inferred: false,
                 id: 0,
                 name: "tokio-runtime-worker".to_owned(),
                 runtime: "tokio".to_owned(),
@@ -111,14 +112,7 @@ pub fn starving() -> Report {
                 blocked_curve: vec![(0, 1, 4), (3_410 * MS, 4, 4), (4_610 * MS, 2, 4)],
                 threads: workers.chain([blocking]).collect(),
             },
-            Pool {
-                id: 1,
-                name: "orders-api".to_owned(),
-                runtime: "none".to_owned(),
-                workers: 0,
-                blocked_curve: vec![],
-                threads: vec![main],
-            },
+            outside(1, vec![main]),
         ],
         sites: vec![sleep, mutex, idle],
         long_polls: long_polls(),
@@ -128,6 +122,19 @@ pub fn starving() -> Report {
             starvation(7_000 * MS, 7_610 * MS),
         ],
         ..empty()
+    }
+}
+
+/// Threads of no runtime.
+fn outside(id: u32, threads: Vec<Thread>) -> Pool {
+    Pool {
+        inferred: false,
+        id,
+        name: "orders-api".to_owned(),
+        runtime: "none".to_owned(),
+        workers: 0,
+        blocked_curve: vec![],
+        threads,
     }
 }
 
@@ -142,6 +149,7 @@ pub fn healthy() -> Report {
     });
     let mut report = Report {
         pools: vec![Pool {
+            inferred: false,
             id: 0,
             name: "tokio-runtime-worker".to_owned(),
             runtime: "tokio".to_owned(),
@@ -209,6 +217,7 @@ pub fn no_runtime() -> Report {
     };
     Report {
         pools: vec![Pool {
+            inferred: false,
             id: 0,
             name: "cworker".to_owned(),
             runtime: "none".to_owned(),
@@ -297,6 +306,7 @@ pub fn empty() -> Report {
             min_block_ns: 100_000,
             hook: "sched_exit_tp".to_owned(),
             throttled_ns: None,
+            nameless: Vec::new(),
             stack_check: None,
         },
         pools: vec![],
@@ -342,6 +352,7 @@ fn long_polls() -> Vec<LongPolls> {
 /// A site without time and stack.
 pub fn site(pool: u32, state: State, reason: Reason, role: Role) -> Site {
     Site {
+        inferred: false,
         pool,
         state,
         reason,

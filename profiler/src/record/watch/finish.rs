@@ -119,11 +119,14 @@ fn append_names(
         names: HashMap::new(),
         sampling: None,
         samples: Vec::new(),
+        nameless: Vec::new(),
         stack_check: None,
         objects: HashMap::new(),
         looks: Vec::new(),
         ending: Ending::Unfinished { offset: 0 },
     };
     let names = symbols::resolve(&stacks, &collector.code.live_files(), symbols);
-    collector.append(Record::Names(symbols::names(&names)))
+    collector.append(Record::Names(symbols::names(&names)))?;
+    let mut nameless = names.all_nameless().cloned();
+    nameless.try_for_each(|function| collector.append(Record::Nameless(function)))
 }

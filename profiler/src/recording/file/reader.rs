@@ -168,6 +168,7 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
             Record::Totals(totals) => put_totals(&mut recording.totals, &mut slots, totals),
             Record::Counters(counters) => recording.counters = counters,
             Record::Names(names) => recording.names.extend(names.names),
+            Record::Nameless(function) => recording.nameless.push(function),
             Record::StackCheck(check) => recording.stack_check = Some(check),
             Record::Object(object) => {
                 recording.objects.insert(object.id, object);
@@ -202,6 +203,7 @@ fn empty(session: Session) -> Recording {
         names: HashMap::new(),
         sampling: None,
         samples: Vec::new(),
+        nameless: Vec::new(),
         stack_check: None,
         objects: HashMap::new(),
         looks: Vec::new(),

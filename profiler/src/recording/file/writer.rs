@@ -266,6 +266,7 @@ impl Writer {
             | Record::Object(_)
             | Record::Look(_)
             | Record::Names(_)
+            | Record::Nameless(_)
             | Record::StackCheck(_) => self.reserve / 2,
             Record::Totals(_) => COUNTERS_ROOM,
             Record::Counters(_) => END_ROOM,

@@ -4,6 +4,7 @@
 
 mod instead;
 mod losses;
+mod nameless;
 mod page;
 mod polls;
 mod pools;
@@ -66,6 +67,7 @@ pub fn summary(report: &Report, out: &mut dyn Write, style: Style) -> anyhow::Re
         Some(EndReason::Duration | EndReason::Interrupt | EndReason::TargetEnded) | None => {}
     }
     verdict::details(report, &mut page);
+    nameless::write(report, &mut page);
     sites::write(report, &mut page);
     windows::write(report, &mut page);
     polls::write(report, &mut page);

@@ -176,7 +176,6 @@ fn waits_of_blocking_threads_are_allowed() {
     let task = Some("closure in tk::h_spawnblk");
     check("busy", Reason::Sleep, &[SLEEP, &closure, POLL, POOL, THREAD], busy(task));
     check("busy, inlined", Reason::Sleep, &[SLEEP, POLL, POOL, THREAD], busy(None));
-    check("busy, fat", Reason::Sleep, &[SLEEP, FAT_POLL, THREAD], busy(None));
     let v0 =
         ["tokio::runtime::task::raw::poll::<tokio::runtime::blocking::task::BlockingTask<X>, S>"];
     check("busy, v0", Reason::Sleep, &[SLEEP, &v0, THREAD], busy(None));
@@ -191,6 +190,36 @@ fn waits_of_blocking_threads_are_allowed() {
         parts,
         (State::Allowed, Some(Role::Blocking), None, task),
     );
+}
+
+#[test]
+fn a_poll_without_a_loop_is_told_by_what_other_stacks_show() {
+    const USERS_THREAD: &[&str] = &[
+        "std::sys::backtrace::__rust_begin_short_backtrace",
+        "core::ops::function::FnOnce::call_once{{vtable.shim}}::of_another_closure",
+        "clone3",
+    ];
+    let own: Parts<'_> = &[SLEEP, FAT_POLL, THREAD];
+    let users: Parts<'_> = &[SLEEP, FAT_POLL, USERS_THREAD];
+    let worker: Parts<'_> = &[CONDVAR, PARK, FAT_WORKER, THREAD];
+    let local: Parts<'_> = &[DRIVER, CT_PARK, BLOCK_ON_CT, MAIN];
+    let turned: Parts<'_> = &[DRIVER, USERS_THREAD];
+    // What another thread shows, then the poll and its thread.
+    let check = |what: &str, other: Option<(u32, Reason, Parts<'_>)>, poll, expected| {
+        let poll = (1, "x", Reason::Sleep, poll, StackEnd::Complete);
+        let other = other.map(|(tid, reason, parts)| (tid, "x", reason, parts, StackEnd::Complete));
+        let waits: Vec<_> = std::iter::once(poll).chain(other).collect();
+        let found = &read(&waits).0[0];
+        assert_eq!((found.state, found.role), expected, "{what}");
+    };
+    let allowed = (State::Allowed, Some(Role::Blocking));
+    let blocked = (State::Blocked, Some(Role::Worker));
+    check("nothing", None, own, (State::Unknown, None));
+    check("a worker of the same body", Some((2, Reason::Futex, worker)), own, allowed);
+    check("a worker of another body", Some((2, Reason::Futex, worker)), users, blocked);
+    check("the thread turns a driver", Some((1, Reason::Poll, turned)), users, blocked);
+    check("a local runtime elsewhere", Some((2, Reason::Poll, local)), own, allowed);
+    check("the user's function", None, &[SLEEP, FAT_POLL, MAIN], blocked);
 }
 
 #[test]

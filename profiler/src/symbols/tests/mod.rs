@@ -131,6 +131,7 @@ fn recording(module: Module, addresses: impl IntoIterator<Item = u64>) -> Record
         names: HashMap::new(),
         sampling: None,
         samples: Vec::new(),
+        nameless: Vec::new(),
         stack_check: None,
         objects: HashMap::new(),
         looks: Vec::new(),

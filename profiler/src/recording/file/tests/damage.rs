@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{
+    read_all,
     sample::{all_kinds, end, interval, session},
     write,
 };
@@ -77,12 +78,18 @@ fn no_changed_byte_goes_unnoticed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("flipped.stall");
     let (whole, ends) = small(&path);
+    let kept = read_all(&path);
     for at in 0..whole.len() {
         // None of them makes of this version another one that can be read.
         for mask in [0x04, 0x80, 0xff] {
             let mut flipped = whole.clone();
             flipped[at] ^= mask;
             std::fs::write(&path, &flipped).unwrap();
+            if flipped[8..12] == 2_u32.to_le_bytes() {
+                // Version 3 only has one kind of record more.
+                assert_eq!(read_all(&path), kept);
+                continue;
+            }
             let begin = std::iter::once(12).chain(ends.clone());
             let begin = begin.rev().find(|&begin| begin <= at as u64);
             match (begin, error_of(&path)) {

@@ -7,10 +7,10 @@ use crate::{
         Handle, Holder, Look, Object, ObjectId, PathBytes, Thing,
         facts::{
             CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack,
-            KernelStackId, Mapping, Missing, Module, ModuleId, NamedFrame, Names, Observer,
-            Options, RawFrame, Record, Regs, ResolvedName, Sample, Sampling, Session, StackCheck,
-            StackDifference, StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId,
-            Why,
+            KernelStackId, Mapping, Missing, Module, ModuleId, NamedFrame, NamelessFunction, Names,
+            Observer, Options, RawFrame, Record, Regs, ResolvedName, Sample, Sampling, Session,
+            StackCheck, StackDifference, StackEnd, Target, ThreadName, ThreadTotals, UserStack,
+            UserStackId, Why,
         },
     },
     units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid},
@@ -151,25 +151,32 @@ pub fn all_kinds() -> Vec<Record> {
         Thing::Anonymous("eventfd".to_owned()),
     ];
     let mut kinds = all_kinds_of_version_2();
-    let end = kinds.pop();
-    kinds.push(Record::Sampling(Sampling { frequency: 99 }));
-    kinds.push(Record::Sample(Sample {
-        at: Ktime(1_000_000_500),
-        pid: Pid(4711),
-        tid: Tid(4712),
-        user_stack: Some(UserStackId(1)),
-        kernel_stack: None,
-    }));
-    for (id, thing) in (0..).map(ObjectId).zip(things) {
-        kinds.push(Record::Object(Object { id, thing }));
-    }
-    kinds.push(Record::Look(Look {
+    let mut new = vec![
+        Record::Sampling(Sampling { frequency: 99 }),
+        Record::Sample(Sample {
+            at: Ktime(1_000_000_500),
+            pid: Pid(4711),
+            tid: Tid(4712),
+            user_stack: Some(UserStackId(0)),
+            kernel_stack: None,
+        }),
+        Record::Nameless(NamelessFunction {
+            module: ModuleId(0),
+            start: Svma(0x2000),
+            end: Svma(0x2040),
+            mentions: vec!["src/handlers.rs".to_owned(), "tokio/src/runtime/park.rs".to_owned()],
+        }),
+    ];
+    let objects = (0..).map(ObjectId).zip(things);
+    new.extend(objects.map(|(id, thing)| Record::Object(Object { id, thing })));
+    new.push(Record::Look(Look {
         at: Ktime(1_000_000_600),
         pid: Pid(4711),
         handle: Handle::Descriptor(5),
         object: ObjectId(1),
     }));
-    kinds.extend(end);
+    let end = kinds.len() - 1;
+    kinds.splice(end..end, new);
     kinds
 }
 
