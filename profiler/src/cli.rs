@@ -143,7 +143,7 @@ impl RecordArgs {
         Self {
             target: TargetArgs { pid: Some(pid.0), name: None, command: Vec::new() },
             duration: Some(*duration),
-            output: OutputArgs { output: outputs.clone(), force: *force },
+            output: OutputArgs { output: outputs.clone(), force: *force, redact: false },
             select: SelectArgs::default(),
             min_block: values::nanos(MIN_BLOCK).expect("the default is valid"),
             children: false,
@@ -250,6 +250,10 @@ pub struct OutputArgs {
     /// Replace files that exist.
     #[arg(long)]
     pub force: bool,
+
+    /// Leave out arguments, paths of files and sockets that are not code, and network addresses.
+    #[arg(long)]
+    pub redact: bool,
 }
 
 /// Which results.

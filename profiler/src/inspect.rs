@@ -213,6 +213,12 @@ pub fn events(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> 
     for sample in &recording.samples {
         line(&Record::Sample(*sample))?;
     }
+    for object in sorted(recording.objects.values(), |object| object.id) {
+        line(&Record::Object(object.clone()))?;
+    }
+    for look in &recording.looks {
+        line(&Record::Look(*look))?;
+    }
     for totals in &recording.totals {
         line(&Record::Totals(totals.clone()))?;
     }

@@ -13,7 +13,7 @@ use crate::{
     analysis::{self, Report, Selection, report::State},
     cli::ReportArgs,
     failure::Failure,
-    recording::{Recording, file},
+    recording::{Recording, file, redact::Redaction},
     render::{self, Format, Style},
     symbols::{self, LiveFiles, SymbolTable},
     terminal,
@@ -109,7 +109,10 @@ pub struct Request {
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let outputs = Outputs::of_report(&args.output.output)?;
     check_paths(&outputs, args.output.force)?;
-    let recording = file::read(&args.recording)?;
+    let mut recording = file::read(&args.recording)?;
+    if args.output.redact {
+        Redaction::default().recording(&mut recording);
+    }
     let names = symbols::resolve(&recording, &LiveFiles::new(), &args.symbols.options());
     let request = Request { outputs, selection: args.select.selection() };
     let report = write_outputs(&recording, &names, &request)?;

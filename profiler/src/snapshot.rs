@@ -9,7 +9,7 @@ use crate::{
     cli::SnapshotArgs,
     kernel::{self, StackCopies},
     record::{self, Extent, Outcome, Plan},
-    recording::file,
+    recording::{file, redact::Redaction},
     render,
     report::{self, Outputs, Request},
     symbols::SymbolTable,
@@ -43,6 +43,7 @@ pub fn run(args: &SnapshotArgs) -> Result<()> {
     let room = tempfile::tempdir().context("cannot make a directory for a temporary file")?;
     let recording = outputs.recording.clone();
     let plan = Plan {
+        redaction: args.output.redact.then(Redaction::default),
         command: Vec::new(),
         duration: Some(Duration::ZERO),
         recording: recording.unwrap_or_else(|| room.path().join("moment.stall")),

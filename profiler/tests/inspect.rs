@@ -134,6 +134,8 @@ fn recording() -> Recording {
         }],
         nameless: Vec::new(),
         stack_check: None,
+        objects: HashMap::new(),
+        looks: Vec::new(),
         ending: Ending::Finished(End {
             end: at(10),
             reason: EndReason::Duration,

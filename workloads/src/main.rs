@@ -9,6 +9,7 @@ mod compare;
 mod control;
 mod many;
 mod migrate;
+mod objects;
 mod polls;
 mod pool;
 mod pools;
@@ -102,6 +103,13 @@ enum Workload {
         #[arg(long, default_value_t = 10_000)]
         rate: u32,
     },
+    /// Threads that each wait on one known thing: pipes, sockets, a file, a lock, a clock, a child
+    Objects,
+    /// Writes a byte every 5 ms to a named pipe or Unix socket, or to stdout
+    Write {
+        /// Where to
+        path: Option<PathBuf>,
+    },
     /// Compares a report with what a workload printed
     Compare {
         /// How far a site may be off, in percent
@@ -152,6 +160,8 @@ fn run(workload: Workload) -> Result<()> {
         Workload::Busy => starve::busy(),
         Workload::Service { depth } => service::run(depth),
         Workload::Blocks { rate } => blocks::run(rate),
+        Workload::Objects => objects::run(),
+        Workload::Write { path } => objects::write(path.as_deref()),
         Workload::Whole { report, functions } => whole::run(&report, &functions),
         Workload::Compare { within, report, truth } => compare::run(&report, &truth, within),
     }

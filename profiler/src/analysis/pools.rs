@@ -59,7 +59,7 @@ pub fn numbers(
         grouped.entry((place.runtime, account.pid, place.scope)).or_default().push(index);
     }
     let names = pool_names(recording, accounts, &grouped);
-    let mut sites = Sites::new(stacks, judged);
+    let mut sites = Sites::new(recording, stacks, judged);
     let mut drafts: Vec<Draft<'_>> = Vec::new();
     for ((key, members), name) in grouped.iter().zip(names) {
         let runtime = place(judged, &accounts[members[0]]).runtime;

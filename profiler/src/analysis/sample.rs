@@ -92,6 +92,8 @@ impl Sample {
             samples: Vec::new(),
             nameless: Vec::new(),
             stack_check: None,
+            objects: HashMap::new(),
+            looks: Vec::new(),
             ending: Ending::Finished(end),
         };
         Self { recording, names: HashMap::new(), addresses: HashMap::new() }

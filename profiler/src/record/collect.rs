@@ -15,7 +15,7 @@ use profiler_common::{
 };
 
 use self::{open::OpenWaits, stacks::StackTable, walks::KernelWalks};
-use super::{check::Checker, code::CodeMap};
+use super::{check::Checker, code::CodeMap, objects::Objects};
 use crate::{
     kernel::{
         Event,
@@ -54,6 +54,8 @@ pub struct Collector {
     execs: HashMap<Pid, Ktime>,
     /// Compares stacks of the kernel side with walks of their copies, where that was asked for.
     pub checker: Option<Checker>,
+    /// Looks up what is waited on, where it could be started.
+    pub objects: Option<Objects>,
     /// What was recorded, for the progress line.
     pub tally: Tally,
     lost: HashMap<Counter, u64>,
@@ -92,6 +94,7 @@ impl Collector {
             open: OpenWaits::default(),
             execs: HashMap::new(),
             checker: None,
+            objects: None,
             tally: Tally::default(),
             lost: HashMap::new(),
             scratch: Vec::new(),
@@ -220,6 +223,24 @@ impl Collector {
         self.code.processes_due().into_iter().try_for_each(|pid| self.refresh(pid, now))
     }
 
+    /// Appends what was found out about the things that are waited on.
+    ///
+    /// # Errors
+    /// If the recording is full or cannot be written.
+    pub fn take_objects(&mut self) -> Result<(), WriteError> {
+        let facts = self.objects.as_mut().map(Objects::answers).unwrap_or_default();
+        self.append_all(facts)
+    }
+
+    /// The same for the last time.
+    ///
+    /// # Errors
+    /// If the recording is full or cannot be written.
+    pub fn finish_objects(&mut self) -> Result<(), WriteError> {
+        let facts = self.objects.take().map(Objects::finish).unwrap_or_default();
+        self.append_all(facts)
+    }
+
     /// Counts a loss of the user side.
     pub fn lose(&mut self, counter: Counter) {
         *self.lost.entry(counter).or_default() += 1;
@@ -292,6 +313,9 @@ impl Collector {
     fn record(&mut self, interval: Interval) -> Result<(), WriteError> {
         self.tally.intervals += 1;
         self.tally.waiting += interval.wake.since(interval.out);
+        if let Some(objects) = &mut self.objects {
+            objects.ask(&interval);
+        }
         let appended = self.append(Record::Interval(interval));
         if appended.is_err() {
             self.lose(Counter::IntervalsRefused);

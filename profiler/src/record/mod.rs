@@ -12,6 +12,7 @@
 //! - `check` compares the kernel side's stacks with the recorder's own.
 //! - `ends` says how walks ended.
 //! - `code` knows which files' code a process has mapped.
+//! - `objects` looks up what is waited on.
 //! - `cost` is what the recorder itself cost.
 //! - `stop` hears Ctrl-C.
 //! - `progress` is the line on a terminal.
@@ -26,6 +27,7 @@ mod cost;
 mod ends;
 mod events;
 pub mod launch;
+mod objects;
 mod prepare;
 mod progress;
 mod request;
@@ -48,7 +50,7 @@ use self::launch::Launched;
 use crate::{
     failure::Failure,
     kernel::{self, StackCopies},
-    recording::EndReason,
+    recording::{EndReason, redact::Redaction},
     symbols::SymbolOptions,
     target::{self, Process},
     units::Nanos,
@@ -63,6 +65,8 @@ pub struct Plan {
     pub duration: Option<Duration>,
     /// Where the recording goes.
     pub recording: PathBuf,
+    /// What takes out of it what a stranger must not read, where that was asked for.
+    pub redaction: Option<Redaction>,
     /// Its largest size in bytes.
     pub max_size: Option<u64>,
     /// Intervals shorter than this are counted and not recorded.

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::object::{Look, Object};
 use super::path_bytes;
 pub use super::stack_end::{Part, StackEnd, Why};
 use crate::units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid};
@@ -46,6 +47,10 @@ pub enum Record {
     Nameless(NamelessFunction),
     /// The interval that was open at the start of the window is older.
     OpenSince(OpenSince),
+    /// Something that a thread waited on, given a number the first time it is seen.
+    Object(Object),
+    /// What a process named to the kernel, when somebody looked.
+    Look(Look),
 }
 
 /// What was recorded, how and where.

@@ -6,7 +6,9 @@
 pub mod facts;
 pub mod file;
 pub mod model;
+pub mod object;
 mod path_bytes;
+pub mod redact;
 pub mod stack_end;
 
 pub use facts::{
@@ -16,3 +18,4 @@ pub use facts::{
     StackDifference, StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId, Why,
 };
 pub use model::{Ending, Recording};
+pub use object::{Handle, Holder, Look, Object, ObjectId, PathBytes, Thing};

@@ -7,6 +7,7 @@ use super::facts::{
     NamelessFunction, OpenSince, ResolvedName, Sample, Sampling, Session, StackCheck, ThreadName,
     ThreadTotals, UserStack, UserStackId,
 };
+use super::object::{Look, Object, ObjectId};
 
 /// A whole recording, as far as the file could be read.
 #[derive(Clone, Debug)]
@@ -41,6 +42,10 @@ pub struct Recording {
     pub nameless: Vec<NamelessFunction>,
     /// How the kernel's stacks compare to the recorder's own, where that was asked for.
     pub stack_check: Option<StackCheck>,
+    /// What threads waited on, by number.
+    pub objects: HashMap<ObjectId, Object>,
+    /// Which of them a process meant when, in order of time.
+    pub looks: Vec<Look>,
     /// How the file ends.
     pub ending: Ending,
 }

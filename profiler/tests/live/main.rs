@@ -14,6 +14,7 @@ mod limits;
 mod many;
 mod migration;
 mod namespaces;
+mod objects;
 mod outputs;
 mod pools;
 mod rights;

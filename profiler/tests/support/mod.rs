@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use profiler_common::counter::Counter;
 use stallscope::{
     analysis::report::{
-        AtEnd, EndReason, Frame, FrameKind, Host, LongPolls, Observer, Origin, Pool, Quality,
-        Reason, Report, Role, SCHEMA, Site, StackQuality, Starvation, State, Target, Thread,
-        UserStacks, Window,
+        AtEnd, EndReason, Frame, FrameKind, Holder, Host, LongPolls, Object, Observer, Origin,
+        Pool, Quality, Reason, Report, Role, SCHEMA, Site, StackQuality, Starvation, State, Target,
+        Thread, UserStacks, Window,
     },
     recording::Why,
 };
@@ -203,6 +203,26 @@ pub fn no_runtime() -> Report {
         p50_ns: 600 * MS,
         p99_ns: 2_000 * MS,
         frames: vec![libc("start_thread"), unnamed, libc("read"), kernel("pipe_read")],
+        objects: vec![
+            Object {
+                kind: "pipe".to_owned(),
+                name: "/run/orders.fifo".to_owned(),
+                local: None,
+                peers: vec![Holder { pid: 812, name: "logger".to_owned() }],
+                count: 38,
+                total_ns: 25_000 * MS,
+                reused: false,
+            },
+            Object {
+                kind: "tcp".to_owned(),
+                name: "10.0.0.5:5432".to_owned(),
+                local: Some("10.0.0.1:40112".to_owned()),
+                peers: vec![],
+                count: 2,
+                total_ns: 2_000 * MS,
+                reused: true,
+            },
+        ],
         ..site(0, State::Allowed, Reason::Pipe, Role::Other)
     };
     let lost = Site {
@@ -366,6 +386,7 @@ pub fn site(pool: u32, state: State, reason: Reason, role: Role) -> Site {
         runnable_ns: 0,
         stack: StackQuality::Complete,
         frames: vec![],
+        objects: vec![],
     }
 }
 

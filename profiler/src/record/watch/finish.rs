@@ -33,6 +33,9 @@ impl Run<'_> {
         throttle: Option<(target::Throttle, Nanos)>,
     ) -> Result<Outcome> {
         let end = window::close(&mut self.programs, self.session.start).await?;
+        if let Some(objects) = &mut self.collector.objects {
+            objects.ask_again(Nanos(0));
+        }
         let ring_bytes = ring_bytes(self.plan);
         let ring = self.events.get_mut();
         events::take_all(ring, &mut self.collector, ring_bytes)?;
@@ -79,6 +82,7 @@ impl Run<'_> {
             .close(states, end, plan.min_block)
             .or_else(|refused| tolerate(Err::<(), _>(refused)).map(|()| end))?;
         tolerate(append_names(&mut collector, session, &plan.symbols))?;
+        tolerate(collector.finish_objects())?;
         if let Some(checker) = collector.checker.take() {
             tolerate(collector.append(Record::StackCheck(checker.finish())))?;
         }
@@ -120,6 +124,8 @@ fn append_names(
         samples: Vec::new(),
         nameless: Vec::new(),
         stack_check: None,
+        objects: HashMap::new(),
+        looks: Vec::new(),
         ending: Ending::Unfinished { offset: 0 },
     };
     let names = symbols::resolve(&stacks, &collector.code.live_files(), symbols);

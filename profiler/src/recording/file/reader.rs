@@ -171,6 +171,10 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
             Record::Names(names) => recording.names.extend(names.names),
             Record::Nameless(function) => recording.nameless.push(function),
             Record::StackCheck(check) => recording.stack_check = Some(check),
+            Record::Object(object) => {
+                recording.objects.insert(object.id, object);
+            }
+            Record::Look(look) => recording.looks.push(look),
             Record::End(end) => recording.ending = Ending::Finished(end),
         }
     }
@@ -182,6 +186,7 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
     recording.mappings.sort_by_key(|mapping| mapping.at);
     recording.intervals.sort_by_key(|interval| interval.in_);
     recording.samples.sort_by_key(|sample| sample.at);
+    recording.looks.sort_by_key(|look| look.at);
     Ok(recording)
 }
 
@@ -202,6 +207,8 @@ fn empty(session: Session) -> Recording {
         samples: Vec::new(),
         nameless: Vec::new(),
         stack_check: None,
+        objects: HashMap::new(),
+        looks: Vec::new(),
         ending: Ending::Unfinished { offset: 0 },
     }
 }

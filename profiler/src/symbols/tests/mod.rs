@@ -134,6 +134,8 @@ fn recording(module: Module, addresses: impl IntoIterator<Item = u64>) -> Record
         samples: Vec::new(),
         nameless: Vec::new(),
         stack_check: None,
+        objects: HashMap::new(),
+        looks: Vec::new(),
         ending: Ending::Unfinished { offset: 0 },
     }
 }
