@@ -98,7 +98,10 @@ fn advice(
     );
     say(
         notable("running"),
-        format!("running: a long poll starves tasks as a block does; `perf record -g -p {pid}`"),
+        format!(
+            "running: a long poll starves tasks as a block does; \
+             `sudo stallscope record -p {pid} --on-cpu 99` names the tasks"
+        ),
     );
     say(
         notable("short"),
