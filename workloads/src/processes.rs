@@ -32,9 +32,10 @@ pub fn fork() -> Result<()> {
         // The end of its stdin is `stop`.
         drop(child.stdin.take());
         let theirs: Sums = serde_json::from_str(&line(output)?).context("a child said no JSON")?;
-        for (name, Sum { count, total_ns }) in theirs {
+        for (name, Sum { count, waits, total_ns }) in theirs {
             let sum = sums.entry(name).or_default();
             sum.count += count;
+            sum.waits += waits;
             sum.total_ns += total_ns;
         }
         child.wait().context("cannot wait for a child")?;

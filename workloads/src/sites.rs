@@ -14,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::time::{ClockId, clock_gettime};
+use nix::{
+    sys::resource::{UsageWho, getrusage},
+    time::{ClockId, clock_gettime},
+};
 use serde::{Deserialize, Serialize};
 
 /// How often a site was called and how long the calls took.
@@ -22,6 +25,10 @@ use serde::{Deserialize, Serialize};
 pub struct Sum {
     /// Calls that returned.
     pub count: u64,
+    /// Calls in which the thread gave up its CPU, by the kernel's count of its voluntary switches.
+    /// Seldom a sleep is not one: the thread is preempted on its way off the CPU until its time is
+    /// up.
+    pub waits: u64,
     /// What the calls took by `CLOCK_MONOTONIC`, less the CPU time that the thread had meanwhile: the
     /// time off the CPU, waiting or in the run queue.
     pub total_ns: u64,
@@ -34,28 +41,38 @@ pub type Sums = BTreeMap<String, Sum>;
 pub struct Site {
     name: &'static str,
     count: AtomicU64,
+    waits: AtomicU64,
     total_ns: AtomicU64,
 }
 
 impl Site {
     /// One that was not called yet.
     pub const fn new(name: &'static str) -> Self {
-        Self { name, count: AtomicU64::new(0), total_ns: AtomicU64::new(0) }
+        Self {
+            name,
+            count: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+            total_ns: AtomicU64::new(0),
+        }
     }
 
     /// What it measured so far, by its name.
     pub fn sum(&self) -> (String, Sum) {
         let count = self.count.load(Ordering::Relaxed);
+        let waits = self.waits.load(Ordering::Relaxed);
         let total_ns = self.total_ns.load(Ordering::Relaxed);
-        (self.name.to_owned(), Sum { count, total_ns })
+        (self.name.to_owned(), Sum { count, waits, total_ns })
     }
 
     /// Calls the function and adds how long it was off the CPU.
     pub fn time<T>(&self, call: impl FnOnce() -> T) -> T {
+        let switches = voluntary_switches();
         let (start, start_cpu) = (Instant::now(), cpu_time());
         let value = call();
         let off = (start.elapsed() + start_cpu).saturating_sub(cpu_time());
         self.count.fetch_add(1, Ordering::Relaxed);
+        let waited = voluntary_switches() > switches;
+        self.waits.fetch_add(u64::from(waited), Ordering::Relaxed);
         self.total_ns.fetch_add(off.as_nanos() as u64, Ordering::Relaxed);
         value
     }
@@ -65,6 +82,12 @@ impl Site {
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock");
     time.into()
+}
+
+/// How often the calling thread gave up its CPU so far.
+fn voluntary_switches() -> i64 {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("Linux counts each thread");
+    usage.voluntary_context_switches()
 }
 
 macro_rules! sites {

@@ -2,13 +2,21 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use stallscope::{
+    recording::{Interval, ThreadTotals},
+    units::Nanos,
+};
+
 use crate::support::{
-    exact::observe,
+    exact::{Observed, observe},
     process::Workload,
     report::{list, number},
 };
 
 const THREADS: usize = 5000;
+
+/// How long a thread that comes and goes sleeps.
+const SLEEP: Nanos = Nanos(2_000_000);
 
 /// The parked ones sleep from before the window until after it, as in a deadlock. The ring buffer
 /// holds four of their stacks at once: the kernel's visit waits for the recorder.
@@ -57,9 +65,9 @@ fn hundreds_of_threads_a_second_come_and_go() {
     let mut workload = Workload::start(&["churn"]);
     let observed = observe(&mut workload, &[], length);
     let truth = &observed.truth["workload::sites::sleep_once"];
-    let count = number(&truth["count"]);
-    println!("{count} threads in {length:?}");
-    assert!(count > 200 * length.as_secs(), "{count} threads were started");
+    let (count, waits) = (number(&truth["count"]), number(&truth["waits"]));
+    println!("{count} threads in {length:?}, {waits} slept");
+    assert!(waits > 200 * length.as_secs(), "{count} threads were started");
 
     let start = observed.recording.session.start;
     let born = observed.recording.totals.iter().filter(|totals| totals.from > start).count();
@@ -71,8 +79,24 @@ fn hundreds_of_threads_a_second_come_and_go() {
     }
     let named: u64 = sites.values().sum();
     let missed = observed.report.counter("switches_missed");
-    assert!(named + missed >= count, "{named} of {count} sleeps are named, {sites:?}");
+    assert!(
+        named + missed >= waits,
+        "{named} of {waits} sleeps are named, {sites:?}; without: {:#?}",
+        without_a_sleep(&observed)
+    );
     for counter in ["events_dropped", "threads_untracked", "intervals_dropped"] {
         assert_eq!(observed.report.counter(counter), 0, "{counter}");
     }
+}
+
+/// What was recorded of the threads that came and of whose waits none is long enough for the sleep.
+fn without_a_sleep(observed: &Observed) -> Vec<(&ThreadTotals, Vec<&Interval>)> {
+    let recording = &observed.recording;
+    let born = recording.totals.iter().filter(|totals| totals.from > recording.session.start);
+    born.map(|totals| {
+        let intervals = recording.intervals.iter().filter(|interval| interval.tid == totals.tid);
+        (totals, intervals.collect::<Vec<_>>())
+    })
+    .filter(|(_, intervals)| intervals.iter().all(|wait| wait.wake.since(wait.out) < SLEEP))
+    .collect()
 }
