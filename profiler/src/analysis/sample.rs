@@ -94,6 +94,7 @@ impl Sample {
             stack_check: None,
             objects: HashMap::new(),
             looks: Vec::new(),
+            wakers: HashMap::new(),
             ending: Ending::Finished(end),
         };
         Self { recording, names: HashMap::new(), addresses: HashMap::new() }
@@ -125,6 +126,7 @@ impl Sample {
             regs: Some(regs),
             user_stack,
             kernel_stack: None,
+            waker: None,
         });
         self
     }

@@ -372,6 +372,7 @@ fn bare(pid: Pid, tid: Tid, span: Span) -> Interval {
         regs: None,
         user_stack: None,
         kernel_stack: None,
+        waker: None,
     }
 }
 
