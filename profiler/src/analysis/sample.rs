@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use crate::{
     recording::{
         CodeAddress, Counters, End, Ending, FrameKind, Host, Interval, KernelStack, KernelStackId,
-        Module, ModuleId, NamedFrame, Options, RawFrame, Recording, Regs, ResolvedName, Session,
-        StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId,
+        LockFacts, Module, ModuleId, NamedFrame, Options, RawFrame, Recording, Regs, ResolvedName,
+        Session, StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId,
         facts::{EndReason, Observer},
     },
     symbols::{self, SymbolTable},
@@ -95,6 +95,7 @@ impl Sample {
             objects: HashMap::new(),
             looks: Vec::new(),
             wakers: HashMap::new(),
+            locks: LockFacts::default(),
             ending: Ending::Finished(end),
         };
         Self { recording, names: HashMap::new(), addresses: HashMap::new() }
