@@ -21,6 +21,8 @@ pub struct Sites<'a> {
     by_origin: HashMap<Origin, usize>,
     by_ids: HashMap<(Option<UserStackId>, Option<KernelStackId>), usize>,
     by_frames: HashMap<Vec<Frame>, usize>,
+    /// The site of each interval of the recording, where it is at one.
+    by_interval: Vec<Option<usize>>,
 }
 
 /// What makes two waits the same site.
@@ -57,6 +59,15 @@ struct Awaited {
     reused: bool,
 }
 
+/// All sites.
+pub struct Finished {
+    pub sites: Vec<Site>,
+    /// The index of each site by the number that [`Sites::add`] gave it.
+    pub order: Vec<usize>,
+    /// The index of the site of each interval, where it is at one.
+    pub by_interval: Vec<Option<usize>>,
+}
+
 /// Objects that are named at a site.
 const OBJECTS: usize = 5;
 
@@ -72,6 +83,7 @@ impl<'a> Sites<'a> {
             by_origin: HashMap::new(),
             by_ids: HashMap::new(),
             by_frames: HashMap::new(),
+            by_interval: vec![None; recording.intervals.len()],
         }
     }
 
@@ -84,6 +96,7 @@ impl<'a> Sites<'a> {
         let known = self.by_origin.get(&origin).copied();
         let site = known.unwrap_or_else(|| self.site_of(pool, role, index, interval));
         self.by_origin.insert(origin, site);
+        self.by_interval[index] = Some(site);
         let waits = &mut self.found[site].1;
         waits.count += 1;
         waits.runnable += interval.in_.since(interval.wake).0;
@@ -119,8 +132,8 @@ impl<'a> Sites<'a> {
         waits.unexplained += waiting_ns;
     }
 
-    /// The sites in order, with pools numbered by `pool_ids`, and the place of each in that order.
-    pub fn finish(self, pool_ids: &[u32]) -> (Vec<Site>, Vec<usize>) {
+    /// The sites in order, with pools numbered by `pool_ids`.
+    pub fn finish(self, pool_ids: &[u32]) -> Finished {
         let mut frames: Vec<Vec<Frame>> = vec![Vec::new(); self.by_frames.len()];
         for (stack, number) in self.by_frames {
             frames[number] = stack;
@@ -161,7 +174,12 @@ impl<'a> Sites<'a> {
         for (place, (number, _)) in sites.iter().enumerate() {
             order[*number] = place;
         }
-        (sites.into_iter().map(|(_, site)| site).collect(), order)
+        let of_interval = |site: Option<usize>| site.map(|site| order[site]);
+        Finished {
+            by_interval: self.by_interval.into_iter().map(of_interval).collect(),
+            sites: sites.into_iter().map(|(_, site)| site).collect(),
+            order,
+        }
     }
 
     fn site_of(&mut self, pool: usize, role: Role, index: usize, interval: &Interval) -> usize {
