@@ -110,11 +110,14 @@ pub fn write(report: &Report, page: &mut Page) {
         let name = marked(Mark::Strong, lock.name.as_deref().unwrap_or("[no name]"));
         page.line(&format!("{at:>3}. {:>7}  {} in {name}", time(lock.total_ns), lock.kind));
         let threads = if lock.waiters == 1 { "thread" } else { "threads" };
-        let times = if lock.count == 1 { "time" } else { "times" };
+        let times = if lock.count == 1 {
+            "once".to_owned()
+        } else {
+            format!("{} times", count(lock.count))
+        };
         let waited = format!(
-            "{} {threads} waited {} {times}, max {}, at {}",
+            "{} {threads} waited {times}, max {}, at {}",
             count(lock.waiters.into()),
-            count(lock.count),
             time(lock.max_ns),
             lock.address
         );
