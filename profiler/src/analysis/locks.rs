@@ -15,9 +15,10 @@ use super::{
     queue::Queue,
     report::{self, Deadlock, Frame, HeldBy, HeldSite, How, LockHolder, Origin, State},
     stacks::Stacks,
+    wakers::Wakers,
 };
 use crate::{
-    recording::{Interval, Recording, UserStackId, WakeContext, Waker},
+    recording::{Interval, Recording, UserStackId, WakerId},
     runtime::{self, Awaited, awaited::awaited},
     units::{Avma, Ktime, Pid, Tid},
 };
@@ -83,6 +84,7 @@ pub struct Sources<'a> {
     pub recording: &'a Recording,
     pub accounts: &'a [Account],
     stacks: &'a Stacks<'a>,
+    wakers: Wakers<'a>,
     /// The index of the site of each interval, where it is at one.
     pub by_interval: &'a [Option<usize>],
     /// The accounts of each thread, in order of time.
@@ -112,7 +114,8 @@ pub fn locks(
     for (index, account) in accounts.iter().enumerate() {
         by_thread.entry((account.pid, account.tid)).or_default().push(index);
     }
-    let sources = Sources { recording, accounts, stacks, by_interval, by_thread };
+    let wakers = Wakers::new(recording, stacks);
+    let sources = Sources { recording, accounts, stacks, wakers, by_interval, by_thread };
     let locks = group(recording, stacks, judged);
     let owners = Owners::new(recording);
     let held: Vec<_> = locks.iter().map(|lock| owners.at_end(&sources, lock)).collect();
@@ -180,13 +183,6 @@ fn group(recording: &Recording, stacks: &Stacks<'_>, judged: &Judged) -> Vec<Loc
         lock.waits.sort_by_key(|index| recording.intervals[*index].out);
     }
     locks
-}
-
-/// The waker of a wait, where it is a thread of the same process.
-pub fn woken_by<'a>(recording: &'a Recording, wait: &Interval) -> Option<(Tid, &'a Waker)> {
-    let waker = recording.wakers.get(&wait.waker?)?;
-    let thread = waker.thread.as_ref().filter(|_| waker.context == WakeContext::Thread)?;
-    (thread.pid == wait.pid && thread.tid != wait.tid).then_some((thread.tid, waker))
 }
 
 /// What is known so far of a thread that held a lock.
@@ -265,11 +261,12 @@ impl Sources<'_> {
         let recording = self.recording;
         let mut holding: HashMap<Tid, Holding> = HashMap::new();
         let waits = lock.waits.iter().map(|index| &recording.intervals[*index]);
-        let mut ends: Vec<(Ktime, Tid, &Waker)> = waits
+        let mut ends: Vec<(Ktime, Tid, Option<WakerId>)> = waits
             .filter(|wait| !is_open(wait))
             .filter_map(|wait| {
-                let (tid, waker) = woken_by(recording, wait)?;
-                Some((wait.wake, tid, waker))
+                let thread = self.wakers.thread(wait)?;
+                let is_other = (thread.pid, thread.tid != wait.tid) == (wait.pid, true);
+                is_other.then_some((wait.wake, thread.tid, wait.waker))
             })
             .collect();
         ends.sort_by_key(|(at, tid, _)| (*at, *tid));
@@ -280,7 +277,8 @@ impl Sources<'_> {
             let holder = holding.entry(tid).or_default();
             holder.count += 1;
             let ns = self.hold(holder, &contended, tid, (from, at));
-            if let Some(stack) = waker.user_stack {
+            let waker = waker.and_then(|waker| recording.wakers.get(&waker));
+            if let Some(stack) = waker.and_then(|waker| waker.user_stack) {
                 *holder.stacks.entry(stack).or_default() += ns;
             }
             from = at;

@@ -7,6 +7,7 @@ use super::{
     objects::{Awaits, Objects},
     report::{Frame, Object, Reason, Role, Site, StackQuality, State},
     stacks::Stacks,
+    wakers::Wakers,
 };
 use crate::recording::{Interval, KernelStackId, Recording, UserStackId};
 
@@ -15,6 +16,7 @@ pub struct Sites<'a> {
     stacks: &'a Stacks<'a>,
     judged: &'a Judged,
     objects: Objects<'a>,
+    wakers: Wakers<'a>,
     found: Vec<(Key, Waits)>,
     by_key: HashMap<Key, usize>,
     /// Most intervals repeat an earlier one in all that matters; these need no look at frames.
@@ -49,6 +51,8 @@ struct Waits {
     unexplained: u64,
     runnable: u64,
     objects: HashMap<Awaits, Awaited>,
+    /// Those of which it is known what ended them.
+    ended: Vec<usize>,
 }
 
 /// The waits of a site that were on one thing.
@@ -78,6 +82,7 @@ impl<'a> Sites<'a> {
             stacks,
             judged,
             objects: Objects::new(recording),
+            wakers: Wakers::new(recording, stacks),
             found: Vec::new(),
             by_key: HashMap::new(),
             by_origin: HashMap::new(),
@@ -100,6 +105,9 @@ impl<'a> Sites<'a> {
         let waits = &mut self.found[site].1;
         waits.count += 1;
         waits.runnable += interval.in_.since(interval.wake).0;
+        if interval.waker.is_some() {
+            waits.ended.push(index);
+        }
         if judgement.is_some() {
             let waiting = interval.wake.since(interval.out).0;
             waits.waiting.push(waiting);
@@ -138,7 +146,7 @@ impl<'a> Sites<'a> {
         for (stack, number) in self.by_frames {
             frames[number] = stack;
         }
-        let describe = self.objects;
+        let (describe, wakers, site_of) = (self.objects, self.wakers, self.by_interval);
         let site = |(key, waits): (Key, Waits)| {
             let mut waiting = waits.waiting;
             waiting.sort_unstable();
@@ -159,6 +167,7 @@ impl<'a> Sites<'a> {
                 role: key.role,
                 inferred: key.inferred,
                 objects: top(&describe, waits.objects),
+                wakers: wakers.of_site(&waits.ended, |index| site_of[index]),
             }
         };
         let mut sites: Vec<(usize, Site)> = self.found.into_iter().map(site).enumerate().collect();
@@ -174,9 +183,13 @@ impl<'a> Sites<'a> {
         for (place, (number, _)) in sites.iter().enumerate() {
             order[*number] = place;
         }
+        for waker in sites.iter_mut().flat_map(|(_, site)| &mut site.wakers) {
+            let sites = waker.chains.iter_mut().flat_map(|chain| &mut chain.sites);
+            sites.for_each(|site| *site = order[*site]);
+        }
         let of_interval = |site: Option<usize>| site.map(|site| order[site]);
         Finished {
-            by_interval: self.by_interval.into_iter().map(of_interval).collect(),
+            by_interval: site_of.into_iter().map(of_interval).collect(),
             sites: sites.into_iter().map(|(_, site)| site).collect(),
             order,
         }

@@ -22,6 +22,7 @@ mod smol;
 pub mod stack;
 pub mod task;
 mod tokio;
+mod waker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -30,6 +31,7 @@ pub use lock::Lock;
 pub use meaning::{Meaning, Place, Reason, Role, Scope, State};
 pub use origin::Origin;
 pub use stack::{Body, Frame, Stack};
+pub use waker::{WakerKind, kind as waker_kind};
 
 use crate::{recording::StackEnd, units::Tid};
 

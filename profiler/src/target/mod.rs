@@ -26,7 +26,7 @@ pub use host::{Clocks, Host, clocks, host, is_initial_pid_namespace};
 pub use maps::{ExecMapping, MappingKind, mappings, open_mapped};
 pub use memory::{read_memory, read_readable, stack_pointer, threads_inside};
 use nix::errno::Errno;
-pub use process::{Process, children, sched_stat, switches, threads};
+pub use process::{Process, children, process_name, sched_stat, switches, threads};
 pub use sockets::{InetSocket, UnixSocket, UnixSockets, inet_sockets};
 pub use stat::SchedStat;
 
