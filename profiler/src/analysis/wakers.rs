@@ -51,7 +51,7 @@ impl<'a> Wakers<'a> {
     /// The wakers of a recording.
     pub fn new(recording: &'a Recording, stacks: &'a Stacks<'a>) -> Self {
         let kinds = recording.wakers.iter().map(|(id, waker)| {
-            let names = waker.kernel_stack.map(|id| stacks.kernel_names(id));
+            let names = waker.kernel_stack.map(|id| stacks.waker_names(id));
             let names: Vec<_> = names.into_iter().flatten().collect();
             (*id, waker_kind(waker.context, names.iter().copied()))
         });
