@@ -51,9 +51,9 @@ pub fn convoy(computes: bool) -> Result<()> {
         Builder::new().name("slow".to_owned()).spawn_scoped(scope, || {
             while !control::stopped() {
                 if computes {
-                    hold_and_compute(&lock)
+                    hold_and_compute(&lock);
                 } else {
-                    hold_and_sleep(&lock)
+                    hold_and_sleep(&lock);
                 }
                 thread::sleep(LEAVE);
             }

@@ -135,6 +135,28 @@ fn length(recording: &Recording, index: usize) -> u64 {
     wait.wake.since(wait.out).0
 }
 
+/// The waits for one futex, and how long was waited for each kind of lock and under each label.
+#[derive(Default)]
+struct Group {
+    kinds: Times<Option<runtime::Lock>>,
+    labels: Times<Option<&'static str>>,
+    waits: Vec<usize>,
+}
+
+/// How long each of a few was waited for.
+type Times<K> = Vec<(K, u64)>;
+
+fn add<K: PartialEq>(times: &mut Times<K>, key: K, ns: u64) {
+    match times.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, sum)) => *sum += ns,
+        None => times.push((key, ns)),
+    }
+}
+
+fn most<K: Copy>(times: &[(K, u64)]) -> Option<K> {
+    times.iter().max_by_key(|(_, ns)| *ns).map(|(key, _)| *key)
+}
+
 /// The futex waits of a recording by what they were for; threads that were idle are left out.
 fn group(recording: &Recording, stacks: &Stacks<'_>, judged: &Judged) -> Vec<Lock> {
     let mut kinds: HashMap<UserStackId, Option<runtime::Lock>> = HashMap::new();
@@ -143,18 +165,7 @@ fn group(recording: &Recording, stacks: &Stacks<'_>, judged: &Judged) -> Vec<Loc
             .entry(id)
             .or_insert_with(|| stacks.user(id).and_then(|stack| runtime::lock::lock(stack.frames)))
     };
-    // How long was waited for each kind, and under each label.
-    type Times<K> = Vec<(K, u64)>;
-    fn add<K: PartialEq>(times: &mut Times<K>, key: K, ns: u64) {
-        match times.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, sum)) => *sum += ns,
-            None => times.push((key, ns)),
-        }
-    }
-    fn most<K: Copy>(times: &Times<K>) -> Option<K> {
-        times.iter().max_by_key(|(_, ns)| *ns).map(|(key, _)| *key)
-    }
-    let mut groups: BTreeMap<(Pid, Avma), (Times<_>, Times<_>, Vec<usize>)> = BTreeMap::new();
+    let mut groups: BTreeMap<(Pid, Avma), Group> = BTreeMap::new();
     for (index, wait) in recording.intervals.iter().enumerate() {
         let Some(judgement) = judged.intervals[index] else { continue };
         let Some(Awaited::Futex { address, .. }) = awaited(wait.regs) else { continue };
@@ -162,13 +173,13 @@ fn group(recording: &Recording, stacks: &Stacks<'_>, judged: &Judged) -> Vec<Loc
         if meaning.state == State::Idle {
             continue;
         }
-        let (kinds, labels, waits) = groups.entry((wait.pid, address)).or_default();
-        add(kinds, wait.user_stack.and_then(&mut kind), length(recording, index));
-        add(labels, meaning.label, length(recording, index));
-        waits.push(index);
+        let group = groups.entry((wait.pid, address)).or_default();
+        add(&mut group.kinds, wait.user_stack.and_then(&mut kind), length(recording, index));
+        add(&mut group.labels, meaning.label, length(recording, index));
+        group.waits.push(index);
     }
     let mut locks: Vec<Lock> = Vec::new();
-    for ((pid, address), (kinds, labels, waits)) in groups {
+    for ((pid, address), Group { kinds, labels, waits }) in groups {
         let (kind, label) = (most(&kinds).flatten(), most(&labels).flatten());
         let first = locks.last_mut().filter(|first| {
             let is_near = (first.pid, first.address.0 + SECOND_FUTEX) == (pid, address.0);

@@ -110,7 +110,7 @@ impl Looking {
 
     fn look(mut self, others: Vec<Tid>) -> Vec<Record> {
         let threads = || self.asleep.iter().map(|thread| thread.tid).chain(others.iter().copied());
-        let mut found = self.words(threads());
+        let mut found = self.words(&threads());
         self.search_asleep();
         self.search_others(others);
         self.leave_out_moved(&mut found);
@@ -126,7 +126,7 @@ impl Looking {
     }
 
     /// The futexes and the words behind them.
-    fn words(&self, threads: impl Iterator<Item = Tid> + Clone) -> Vec<Futex> {
+    fn words(&self, threads: &(impl Iterator<Item = Tid> + Clone)) -> Vec<Futex> {
         let mut inside: Option<HashMap<u32, Tid>> = None;
         let mut owner = |id: u32| {
             let inside =

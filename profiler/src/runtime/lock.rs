@@ -60,6 +60,8 @@ mod tests {
     use super::*;
     use crate::{recording::CodeAddress, units::Avma};
 
+    const RUST: &str = "std::sys::sync::mutex::futex::Mutex::lock_contended";
+
     #[test]
     fn the_function_nearest_to_the_kernel_says_whose_futex_it_is() {
         let check = |functions: &[&str], expected: Option<Lock>| {
@@ -69,7 +71,6 @@ mod tests {
             let frames: Vec<Frame> = functions.iter().map(frame).collect();
             assert_eq!(lock(&frames), expected, "{functions:?}");
         };
-        const RUST: &str = "std::sys::sync::mutex::futex::Mutex::lock_contended";
         check(&["syscall", RUST, "orders::pay"], Some(Lock::Mutex));
         let wait = "std::sys::sync::condvar::futex::Condvar::wait";
         check(&["syscall", wait, "std::sync::poison::condvar::Condvar::wait", "orders::pay"], None);

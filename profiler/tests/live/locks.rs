@@ -56,11 +56,11 @@ fn check_deadlock(
     for (thread, (_, root)) in found.iter().zip(threads) {
         let site = &report.sites()[number(&thread["site"]) as usize];
         assert_eq!((&site["stack"], &site["label"]), (&"complete".into(), &"mutex".into()));
-        let named = |wanted: &str| {
+        let has = |wanted: &str| {
             let mut functions = list(&site["frames"]).iter().filter_map(|f| f["function"].as_str());
             functions.any(|function| function.contains(wanted))
         };
-        assert!(named(function) && named(root), "{site}");
+        assert!(has(function) && has(root), "{site}");
         let lock = lock_at(report, &thread["lock"]);
         assert_eq!(list(&lock["waiting"]), [thread["tid"].clone()]);
         let holder = found.iter().find(|other| other["tid"] != thread["tid"]).unwrap();

@@ -8,7 +8,8 @@ use crate::{
     analysis::{
         Report,
         report::{
-            Deadlock, DeadlockThread, Frame, FrameKind, How, Lock, LockHolder, Origin, Site, Thread,
+            Deadlock, DeadlockThread, Frame, FrameKind, HeldSite, How, Lock, LockHolder, Origin,
+            Site, State, Thread,
         },
     },
     render::{
@@ -161,7 +162,16 @@ fn held_up(report: &Report, lock: &Lock, holder: &LockHolder) -> String {
     }
     let own = |frame: &&Frame| frame.origin == Origin::Own && frame.kind != FrameKind::Kernel;
     let gives = holder.frames.iter().rfind(own);
-    let gives = gives.map_or(String::new(), |frame| format!("; given back{}", place(frame)));
+    let waits = |held: &HeldSite| {
+        report.sites.get(held.site).is_some_and(|site| site.state != State::Runnable)
+    };
+    let gives = match gives {
+        Some(frame) => format!("; given back{}", place(frame)),
+        None if holder.frames.is_empty() && !holder.sites.iter().any(waits) => {
+            "; `--wakers stack` tells in which function".to_owned()
+        }
+        None => String::new(),
+    };
     format!("held by {who}{inferred} for {part} of that: {}{gives}", doing.join(", "))
 }
 
@@ -174,18 +184,19 @@ pub fn waited_for(report: &Report, page: &mut Page) {
     }
     page.heading("Locks");
     for lock in locks.iter().take(WAITED_FOR) {
-        let named_threads = lock.waiting.iter().take(NAMED).map(|tid| name_of(report, *tid));
-        let mut threads = named_threads.collect::<Vec<_>>().join(", ");
-        if let Some(more) = lock.waiting.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            threads.push_str(&format!(" and {} more", count(more as u64)));
-        }
+        let threads = lock.waiting.iter().take(NAMED).map(|tid| name_of(report, *tid));
+        let threads = threads.collect::<Vec<_>>().join(", ");
+        let more = match lock.waiting.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {} more", count(more as u64)),
+        };
         let holder = match &lock.held_at_end {
             Some(held) => {
                 format!("held by {}: {}", named(&held.name, held.tid), known_by(held.how))
             }
             None => "by whom it is held is not known".to_owned(),
         };
-        page.prose("  ", &format!("{} at {}: {threads}; {holder}", lock.kind, lock.address));
+        page.prose("  ", &format!("{} at {}: {threads}{more}; {holder}", lock.kind, lock.address));
     }
     if let Some(more) = locks.len().checked_sub(WAITED_FOR).filter(|more| *more > 0) {
         page.line(&format!("  and {} more", count(more as u64)));
