@@ -6,7 +6,8 @@ use crate::{
     recording::{
         CodeAddress, Counters, End, Ending, FrameKind, Host, Interval, KernelStack, KernelStackId,
         Module, ModuleId, NamedFrame, Options, RawFrame, Recording, Regs, ResolvedName, Session,
-        StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId,
+        StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId, WakeContext, Waker,
+        WakerId, WakerThread,
         facts::{EndReason, Observer},
     },
     symbols::{self, SymbolTable},
@@ -152,6 +153,23 @@ impl Sample {
         self.recording.kernel_stacks.insert(id, KernelStack { id, frames });
         let interval = self.recording.intervals.last_mut();
         interval.expect("there is an interval to be in the kernel").kernel_stack = Some(id);
+        self
+    }
+
+    /// Has a thread end the wait of the last interval.
+    pub fn ended_by(&mut self, tid: u32) -> &mut Self {
+        let id = WakerId(tid);
+        let thread =
+            WakerThread { pid: PID, tid: Tid(tid), name: format!("thread-{tid}"), process: None };
+        let waker = Waker {
+            context: WakeContext::Thread,
+            thread: Some(thread),
+            user_stack: None,
+            kernel_stack: None,
+        };
+        self.recording.wakers.insert(id, waker);
+        let interval = self.recording.intervals.last_mut();
+        interval.expect("there is an interval to be ended").waker = Some(id);
         self
     }
 
