@@ -24,6 +24,11 @@ pub enum Kind {
     ProcessBorn = 4,
     /// [`ThreadEvent`]: the roll-call found the thread. `state` holds its phase and the kernel's
     /// switch counter, and in `from_ns` when it was created.
+    ///
+    /// Two of its times are on the scheduler's clock, which is not the one of all other times, and
+    /// 0 where the kernel does not tell them: in `since_ns`, of a thread that is off-CPU, when it
+    /// left its CPU; in `wake_ns` when the thread that pays the visit last got one, which is at most
+    /// as long ago as the two clocks seem to be apart.
     Present = 5,
     /// [`IntervalEvent`]: the stack of a thread that is off-CPU, without times.
     Swept = 6,

@@ -75,6 +75,10 @@ pub fn roll_call(ctx: *mut c_void) -> Visited {
     }
     let mut state = ThreadState::first_seen(task.start_time(), phase, task.id(), task.switches());
     state.task_state = task.state();
+    state.wake_ns = Task::current().map_or(0, Task::got_cpu_at);
+    if !matches!(phase, Phase::Running) {
+        state.since_ns = task.left_cpu_at();
+    }
     Visited::if_sent(emit::thread(Kind::Present, now_ns, task.comm(), &state))
 }
 

@@ -67,6 +67,14 @@ globals! {
     TASK_COMM: u32, task_comm;
     /// Offset of `task_struct.stack`.
     TASK_STACK: u32, task_stack;
+    /// Offset of `task_struct.prio`.
+    TASK_PRIO: u32, task_prio;
+    /// Offset of `task_struct.sched_info.last_arrival`; 0 if the kernel does not keep it.
+    TASK_LAST_ARRIVAL: u32, task_last_arrival;
+    /// Offset of `task_struct.se.sum_exec_runtime`.
+    TASK_RUN: u32, task_run;
+    /// Offset of `task_struct.se.prev_sum_exec_runtime`.
+    TASK_RUN_BEFORE: u32, task_run_before;
 }
 
 /// Whether stacks are taken at switch-out, before the length of the wait is known.

@@ -13,6 +13,9 @@ use crate::{config, maps::TARGETS};
 /// User code segment selectors of 64-bit code; anything else is 32-bit code or no user mode.
 const USER_CS_64: u64 = 0x33;
 
+/// Threads below this priority are real-time ones (`linux/sched/prio.h`).
+const MAX_RT_PRIO: i32 = 100;
+
 /// A `task_struct` that the kernel gave the program as a typed pointer, so that its fields are
 /// plain loads.
 #[derive(Clone, Copy)]
@@ -23,6 +26,16 @@ impl Task {
     #[inline(always)]
     pub fn new(task: *const c_void) -> Self {
         Self(task.cast())
+    }
+
+    /// The thread that runs the program; `None` on kernels that do not give it as a typed pointer.
+    #[inline(always)]
+    pub fn current() -> Option<Self> {
+        if config::has_task_pt_regs() == 0 {
+            return None;
+        }
+        // SAFETY: the helper always returns the current task.
+        Some(Self::new(unsafe { bpf_get_current_task_btf() }.cast()))
     }
 
     /// The pointer itself.
@@ -95,6 +108,28 @@ impl Task {
     pub fn process_start_time(self) -> u64 {
         let leader = Self(self.load::<*const u8>(config::task_group_leader()));
         leader.start_time()
+    }
+
+    /// When it last got a CPU, in nanoseconds of the scheduler's clock; 0 if the kernel does not
+    /// say.
+    #[inline(always)]
+    pub fn got_cpu_at(self) -> u64 {
+        if config::task_last_arrival() == 0 { 0 } else { self.load(config::task_last_arrival()) }
+    }
+
+    /// When it last left a CPU, on the same clock: when it got it, and for how long it ran then. 0
+    /// if the kernel does not say, as of real-time threads, of which it keeps no such length.
+    ///
+    /// The length leaves out what interrupts and the hypervisor took meanwhile.
+    #[inline(always)]
+    pub fn left_cpu_at(self) -> u64 {
+        let got_cpu_at = self.got_cpu_at();
+        if got_cpu_at == 0 || self.load::<i32>(config::task_prio()) < MAX_RT_PRIO {
+            return 0;
+        }
+        let run: u64 = self.load(config::task_run());
+        let before: u64 = self.load(config::task_run_before());
+        got_cpu_at + run.saturating_sub(before)
     }
 
     /// Its name.

@@ -5,7 +5,7 @@ mod values;
 use std::{ffi::OsString, fmt::Write, path::PathBuf, time::Duration};
 
 use clap::{
-    Args, Parser, Subcommand, ValueEnum,
+    ArgGroup, Args, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
@@ -16,7 +16,7 @@ use crate::{
     inspect,
     record::{self, launch},
     render::Format,
-    report,
+    report, snapshot,
     symbols::SymbolOptions,
     units::{Nanos, Pid},
 };
@@ -45,6 +45,9 @@ pub enum Command {
     /// Watch a process and write what its threads waited for.
     #[command(after_help = RECORD_EXAMPLES, override_usage = RECORD_USAGE)]
     Record(RecordArgs),
+    /// Print what every thread of a process is doing now, and since when.
+    #[command(after_help = SNAPSHOT_EXAMPLES, override_usage = SNAPSHOT_USAGE)]
+    Snapshot(SnapshotArgs),
     /// Turn a recording into a picture, a summary or data; needs no rights and no target.
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
@@ -140,7 +143,7 @@ impl RecordArgs {
         Self {
             target: TargetArgs { pid: Some(pid.0), name: None, command: Vec::new() },
             duration: Some(*duration),
-            output: OutputArgs { output: outputs.clone(), force: *force },
+            output: OutputArgs { output: outputs.clone(), force: *force, redact: false },
             select: SelectArgs::default(),
             min_block: values::nanos(MIN_BLOCK).expect("the default is valid"),
             children: false,
@@ -195,6 +198,35 @@ impl TargetArgs {
     }
 }
 
+/// What to look at.
+#[derive(Clone, Debug, PartialEq, Args)]
+#[command(group = ArgGroup::new("process").required(true).args(["pid", "name"]))]
+pub struct SnapshotArgs {
+    /// The process with this id.
+    #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
+
+    /// The one process with this name.
+    #[arg(short, long)]
+    pub name: Option<String>,
+
+    /// Look at child processes too.
+    #[arg(long)]
+    pub children: bool,
+
+    /// Show what leads to the code that runs, too: the start of a thread, the runtime's loop.
+    #[arg(long)]
+    pub full_stacks: bool,
+
+    /// Where the results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    /// Where to look for names.
+    #[command(flatten)]
+    pub symbols: SymbolArgs,
+}
+
 /// Where stacks are captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HookChoice {
@@ -218,6 +250,10 @@ pub struct OutputArgs {
     /// Replace files that exist.
     #[arg(long)]
     pub force: bool,
+
+    /// Leave out arguments, paths of files and sockets that are not code, and network addresses.
+    #[arg(long)]
+    pub redact: bool,
 }
 
 /// Which results.
@@ -355,6 +391,7 @@ pub struct DemoArgs {
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Record(args) => record::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Inspect(what) => inspect::run(&what),
         Command::Doctor => doctor::run(),
@@ -379,6 +416,15 @@ Examples:
 
 The target is never stopped, signalled, traced or written to. Without -o a recording and a picture
 are written to the working directory and the summary is printed.";
+
+const SNAPSHOT_USAGE: &str = "stallscope snapshot [OPTIONS] <-p PID | -n NAME>";
+
+const SNAPSHOT_EXAMPLES: &str = "\
+Examples:
+  sudo stallscope snapshot -p 4242                     every thread, by what it waits for
+  sudo stallscope snapshot -n orders-api -o hung.json  the same as data, and hung.stall
+
+The target is never stopped, signalled, traced or written to. Without -o no file is left.";
 
 const REPORT_EXAMPLES: &str = "\
 Examples:

@@ -204,11 +204,20 @@ pub fn events(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> 
     for interval in &recording.intervals {
         line(&Record::Interval(interval.clone()))?;
     }
+    for since in &recording.open_since {
+        line(&Record::OpenSince(*since))?;
+    }
     if let Some(sampling) = recording.sampling {
         line(&Record::Sampling(sampling))?;
     }
     for sample in &recording.samples {
         line(&Record::Sample(*sample))?;
+    }
+    for object in sorted(recording.objects.values(), |object| object.id) {
+        line(&Record::Object(object.clone()))?;
+    }
+    for look in &recording.looks {
+        line(&Record::Look(*look))?;
     }
     for totals in &recording.totals {
         line(&Record::Totals(totals.clone()))?;

@@ -16,7 +16,7 @@
 //! | [`render`] | a report to bytes | adds meaning, opens files |
 //!
 //! Two pipelines know many rooms: [`record`] (target to recording) and [`report`] (recording to
-//! bytes). [`units`], [`failure`] and [`terminal`] are known to all.
+//! bytes); [`snapshot`] is both for a single moment. [`units`], [`failure`] and [`terminal`] are known to all.
 
 pub mod failure;
 pub mod terminal;
@@ -34,6 +34,7 @@ pub mod unwind;
 
 pub mod record;
 pub mod report;
+pub mod snapshot;
 
 pub mod cli;
 pub mod demo;

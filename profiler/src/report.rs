@@ -13,7 +13,7 @@ use crate::{
     analysis::{self, Report, Selection, report::State},
     cli::ReportArgs,
     failure::Failure,
-    recording::{Recording, file},
+    recording::{Recording, file, redact::Redaction},
     render::{self, Format, Style},
     symbols::{self, LiveFiles, SymbolTable},
     terminal,
@@ -40,6 +40,16 @@ impl Outputs {
             outputs.files.push((format!("{stem}.{}", Format::Svg.extension()).into(), Format::Svg));
         }
         outputs.recording = Some(recording_path(&outputs, stem));
+        Ok(outputs)
+    }
+
+    /// What `snapshot -o PATH...` writes: nothing where nothing was asked for. An unknown extension
+    /// is [`Failure::Usage`].
+    pub fn of_snapshot(paths: &[PathBuf], stem: &str) -> anyhow::Result<Self> {
+        let mut outputs = Self::parse(paths)?;
+        if !paths.is_empty() {
+            outputs.recording = Some(recording_path(&outputs, stem));
+        }
         Ok(outputs)
     }
 
@@ -99,7 +109,10 @@ pub struct Request {
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let outputs = Outputs::of_report(&args.output.output)?;
     check_paths(&outputs, args.output.force)?;
-    let recording = file::read(&args.recording)?;
+    let mut recording = file::read(&args.recording)?;
+    if args.output.redact {
+        Redaction::default().recording(&mut recording);
+    }
     let names = symbols::resolve(&recording, &LiveFiles::new(), &args.symbols.options());
     let request = Request { outputs, selection: args.select.selection() };
     let report = write_outputs(&recording, &names, &request)?;
@@ -132,9 +145,13 @@ pub fn write_outputs(
 
 /// Prints the summary on stdout, with colours if it is a terminal that wants them.
 pub fn print_summary(report: &Report, states: Option<&[State]>) -> anyhow::Result<()> {
+    print(|out| render::summary(&in_states(report, states), out, stdout_style()))
+}
+
+/// Colours if stdout is a terminal that wants them.
+pub fn stdout_style() -> Style {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let style = if io::stdout().is_terminal() && !plain { Style::Terminal } else { Style::Plain };
-    print(|out| render::summary(&in_states(report, states), out, style))
+    if io::stdout().is_terminal() && !plain { Style::Terminal } else { Style::Plain }
 }
 
 /// Fails with [`Failure::Usage`] if a file cannot be written: its directory is missing or not

@@ -14,8 +14,8 @@ use stallscope::{
     },
     recording::{
         CodeAddress, Counters, End, Ending, FrameKind, Host, Interval, Mapping, Missing, Module,
-        NamedFrame, Options, RawFrame, Recording, ResolvedName, Sample, Sampling, Session,
-        StackEnd, Target, ThreadName, ThreadTotals, UserStack, Why,
+        NamedFrame, OpenSince, Options, RawFrame, Recording, ResolvedName, Sample, Sampling,
+        Session, StackEnd, Target, ThreadName, ThreadTotals, UserStack, Why,
         facts::{EndReason, ModuleId, Observer, UserStackId},
     },
     units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid},
@@ -123,6 +123,7 @@ fn recording() -> Recording {
             (address(0x1f), ResolvedName::Frames(vec![main])),
             (address(0x10), ResolvedName::Missing(Missing::NoSymbolHere)),
         ]),
+        open_since: vec![OpenSince { pid, tid, since: Ktime(START.0 - 7) }],
         sampling: Some(Sampling { frequency: 99 }),
         samples: vec![Sample {
             at: at(6),
@@ -133,6 +134,8 @@ fn recording() -> Recording {
         }],
         nameless: Vec::new(),
         stack_check: None,
+        objects: HashMap::new(),
+        looks: Vec::new(),
         ending: Ending::Finished(End {
             end: at(10),
             reason: EndReason::Duration,

@@ -14,7 +14,7 @@ use stallscope::{
         report::{Frame, FrameKind, Origin, Reason, Role, Site, StackQuality, State},
         select_states, without_plumbing,
     },
-    render::{Format, Style, summary},
+    render::{Format, Style, snapshot, summary},
 };
 use support::{empty, frame, reports, site, starving};
 
@@ -251,6 +251,30 @@ fn windows_have_no_holders_to_be_listed_where_blocked_is_not_selected() {
     let listed = |report: &Report| rendered(report, Format::Text).contains("When no worker");
     assert!(listed(&starving()));
     assert!(!listed(&select_states(starving(), &[State::Idle])));
+}
+
+#[test]
+fn a_snapshot_is_as_the_golden_file_says() {
+    let mut bytes = Vec::new();
+    snapshot(&without_plumbing(support::hung()), &mut bytes, Style::Plain).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/hung.snapshot.txt");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert!(text == expected, "BLESS=1 rewrites it. Now it would be:\n{text}");
+}
+
+#[test]
+fn the_summary_tells_of_workers_that_were_stuck_throughout() {
+    let said = |report: &Report| rendered(report, Format::Text).replace('\n', " ");
+    let stuck = "2 workers were blocked already when the recording began, for about 62.0 s by \
+                 then, and still when it ended; to see them: `sudo stallscope snapshot -p 4242`";
+    let hung = support::hung();
+    assert!(said(&hung).contains(stuck), "{}", said(&hung));
+    assert!(!said(&select_states(hung, &[State::Idle])).contains("already when"));
+    assert!(!said(&starving()).contains("already when"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod compare;
 mod control;
 mod many;
 mod migrate;
+mod objects;
 mod polls;
 mod pool;
 mod pools;
@@ -20,6 +21,7 @@ mod sites;
 mod stage;
 mod starve;
 mod storm;
+mod stuck;
 mod truth;
 mod whole;
 mod workers;
@@ -71,6 +73,8 @@ enum Workload {
         #[arg(default_value_t = 5000)]
         threads: usize,
     },
+    /// Two threads that wait for each other's lock, and one in a long sleep, from the beginning
+    Stuck,
     /// Becomes `truth` by exec on `go`; `truth` then is ready and waits for a `go` of its own
     Exec,
     /// Two child processes of the kind `truth`, whose sums are added up
@@ -98,6 +102,13 @@ enum Workload {
         /// Blocks a second, all threads together
         #[arg(long, default_value_t = 10_000)]
         rate: u32,
+    },
+    /// Threads that each wait on one known thing: pipes, sockets, a file, a lock, a clock, a child
+    Objects,
+    /// Writes a byte every 5 ms to a named pipe or Unix socket, or to stdout
+    Write {
+        /// Where to
+        path: Option<PathBuf>,
     },
     /// Compares a report with what a workload printed
     Compare {
@@ -138,6 +149,7 @@ fn run(workload: Workload) -> Result<()> {
         Workload::Queue => queue::run(),
         Workload::Churn => many::churn(),
         Workload::Crowd { threads } => many::crowd(threads),
+        Workload::Stuck => stuck::run(),
         Workload::Exec => processes::exec(),
         Workload::Fork => processes::fork(),
         Workload::Tokio => pool::run(),
@@ -148,6 +160,8 @@ fn run(workload: Workload) -> Result<()> {
         Workload::Busy => starve::busy(),
         Workload::Service { depth } => service::run(depth),
         Workload::Blocks { rate } => blocks::run(rate),
+        Workload::Objects => objects::run(),
+        Workload::Write { path } => objects::write(path.as_deref()),
         Workload::Whole { report, functions } => whole::run(&report, &functions),
         Workload::Compare { within, report, truth } => compare::run(&report, &truth, within),
     }

@@ -29,6 +29,8 @@ pub struct Account {
     pub shorts: u64,
     pub open_at_start: bool,
     pub open_at_end: bool,
+    /// When the interval that was open at the start had begun, where that is known.
+    pub open_since: Option<Ktime>,
     /// Indices of its recorded intervals, in order of their beginning.
     pub intervals: Vec<usize>,
 }
@@ -74,7 +76,12 @@ pub fn accounts(recording: &Recording) -> Result<Vec<Account>> {
     for (key, intervals) in orphans {
         accounts.push(from_intervals(recording, key, intervals)?);
     }
+    let open_since: HashMap<(Pid, Tid), Ktime> =
+        recording.open_since.iter().map(|open| ((open.pid, open.tid), open.since)).collect();
     for account in &mut accounts {
+        if account.open_at_start {
+            account.open_since = open_since.get(&(account.pid, account.tid)).copied();
+        }
         account.intervals.sort_by_key(|index| recording.intervals[*index].out);
         check(account, &recording.intervals)?;
     }
@@ -106,6 +113,7 @@ fn from_totals(recording: &Recording) -> Result<Vec<Account>> {
             shorts: totals.shorts,
             open_at_start: totals.open_at_start,
             open_at_end: totals.open_at_end,
+            open_since: None,
             intervals: Vec::new(),
         })
     };
@@ -145,6 +153,7 @@ fn from_intervals(
         shorts: 0,
         open_at_start: own().any(|interval| interval.open_at_start),
         open_at_end: own().any(|interval| interval.open_at_end),
+        open_since: None,
         intervals,
     })
 }

@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     recording::{Interval, Recording, StackEnd, UserStackId},
-    runtime::{self, Meaning, Place, Reason, Stack, View, reason::Entry},
+    runtime::{
+        self, Awaited, Meaning, Place, Reason, Stack, View, awaited::awaited, reason::Entry,
+    },
     units::{Pid, Tid},
 };
 
@@ -97,7 +99,7 @@ fn judge_process(
         let interval = &recording.intervals[index];
         let reason = reasons.of(interval);
         let wait = (interval.tid, reason, interval.user_stack);
-        let meaning = number(wait, object(interval));
+        let meaning = number(wait, awaited(interval.regs).and_then(Awaited::instance));
         judged.intervals[index] = Some(Judgement { reason, meaning });
         judged.user_stacks.add(reasons.stacks, interval.user_stack);
     }
@@ -128,12 +130,6 @@ fn judge_process(
     let verdict = runtime::classify(&threads, &views);
     judged.meanings.extend(verdict.meanings);
     judged.places.extend(verdict.places.into_iter().map(|(tid, place)| ((pid, tid), place)));
-}
-
-/// What a syscall that waits on one thing was given first.
-fn object(interval: &Interval) -> Option<u64> {
-    let regs = interval.regs?;
-    runtime::reason::waits_on_first_argument(regs.syscall?).then_some(regs.args[0])
 }
 
 impl UserStacks {

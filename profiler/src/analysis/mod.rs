@@ -5,6 +5,7 @@
 mod accounts;
 mod judge;
 mod nameless;
+mod objects;
 mod polls;
 mod pools;
 pub mod report;

@@ -11,13 +11,13 @@ use super::{
     accounts::Account,
     judge::Judged,
     polls::{self, LongPoll, Polls},
-    report::{LongPolls, Pool, Role, Site, Starvation, State, Thread},
+    report::{AtEnd, LongPolls, Pool, Role, Site, Starvation, State, Thread},
     sites::Sites,
     stacks::Stacks,
     starvation::{self, WorkerLine},
 };
 use crate::{
-    recording::Recording,
+    recording::{Interval, Recording},
     runtime::{NO_RUNTIME, Place, Scope, instances},
     units::{Ktime, Pid},
 };
@@ -59,7 +59,7 @@ pub fn numbers(
         grouped.entry((place.runtime, account.pid, place.scope)).or_default().push(index);
     }
     let names = pool_names(recording, accounts, &grouped);
-    let mut sites = Sites::new(stacks, judged);
+    let mut sites = Sites::new(recording, stacks, judged);
     let mut drafts: Vec<Draft<'_>> = Vec::new();
     for ((key, members), name) in grouped.iter().zip(names) {
         let runtime = place(judged, &accounts[members[0]]).runtime;
@@ -125,13 +125,17 @@ fn finish(drafts: Vec<Draft<'_>>, sites: Sites<'_>) -> Numbers {
             });
         }
         long_polls.extend(draft.polls.finish(ids[index]));
+        let mut threads = draft.threads;
+        for at_end in threads.iter_mut().filter_map(|thread| thread.at_end.as_mut()) {
+            at_end.site = places[at_end.site];
+        }
         pools.push(Pool {
             id: ids[index],
             name: draft.name,
             runtime: draft.runtime.to_owned(),
             workers: starvation::usual_workers(&curve),
             blocked_curve: curve,
-            threads: draft.threads,
+            threads,
             inferred: draft.inferred,
         });
     }
@@ -195,10 +199,14 @@ impl Summing<'_> {
     ) -> Result<(Vec<Role>, Thread, WorkerLine)> {
         let account = self.account;
         let (roles, role, mut line) = self.roles();
+        let mut at_end = None;
         let (mut idle, mut blocked, mut allowed, mut recorded_unknown) = (0, 0, 0, 0);
         for (index, role) in account.intervals.iter().zip(roles.iter().copied()) {
             let interval = &self.recording.intervals[*index];
             let site = sites.as_mut().map(|(sites, pool)| sites.add(*pool, role, *index, interval));
+            if interval.open_at_end {
+                at_end = site.map(|site| self.at_end(site, interval));
+            }
             let Some(state) = self.state(*index) else { continue };
             let waiting = interval.wake.since(interval.out).0;
             match state {
@@ -239,6 +247,8 @@ impl Summing<'_> {
             kernel_switches: account.kernel_switches,
             intervals: account.measured,
             shorts: account.shorts,
+            open_since_ns: account.open_since.map(|since| self.signed_offset(since)),
+            at_end,
         };
         Ok((roles, thread, line))
     }
@@ -291,6 +301,21 @@ impl Summing<'_> {
     /// The state of a wait; `None` if it was preempted.
     fn state(&self, index: usize) -> Option<State> {
         self.judged.intervals[index].map(|judgement| self.judged.meanings[judgement.meaning].state)
+    }
+
+    /// An interval that is open at the end of the window; `site` is its number so far.
+    fn at_end(&self, site: usize, interval: &Interval) -> AtEnd {
+        let since =
+            if interval.open_at_start { self.account.open_since } else { Some(interval.out) };
+        AtEnd {
+            site,
+            since_ns: since.map(|since| self.signed_offset(since)),
+            in_run_queue: interval.wake < interval.in_,
+        }
+    }
+
+    fn signed_offset(&self, at: Ktime) -> i64 {
+        at.0.wrapping_sub(self.recording.session.start.0).cast_signed()
     }
 
     fn offset(&self, at: Ktime) -> u64 {

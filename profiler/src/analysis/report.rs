@@ -251,6 +251,24 @@ pub struct Thread {
     pub intervals: u64,
     /// Shorter intervals.
     pub shorts: u64,
+    /// When the interval that was open at the start of the window had begun: negative, and about
+    /// right. Null if there was none or the kernel does not say.
+    pub open_since_ns: Option<i64>,
+    /// What it was off-CPU for when the window ended. Null if it was on a CPU, or if the interval is
+    /// not recorded or its site not in this report.
+    pub at_end: Option<AtEnd>,
+}
+
+/// An interval that was open when the window ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct AtEnd {
+    /// Index into [`Report::sites`].
+    pub site: usize,
+    /// When it began. Negative where that was before the window, and then about right; null where it
+    /// was before and the kernel does not say when.
+    pub since_ns: Option<i64>,
+    /// It wanted a CPU: its wait was over, or it had not waited.
+    pub in_run_queue: bool,
 }
 
 /// One distinct stack in one state of one pool.
@@ -286,6 +304,41 @@ pub struct Site {
     pub role: Role,
     /// Functions had no names: the state follows from the structure of the process's stacks.
     pub inferred: bool,
+    /// What was waited on, longest first; the few that most time went to. Time that is in none of
+    /// them went to others, or nothing is known of what it went to.
+    pub objects: Vec<Object>,
+}
+
+/// What threads waited on. Addresses, paths and descriptors are those that the target sees.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Object {
+    /// `tcp`, `udp`, `unix`, `socket`, `pipe`, `file`, `futex` (private to the process),
+    /// `shared-futex`, `process` (a child), `pidfd`, `clock`, `epoll`, `eventfd`, `timerfd`,
+    /// `inotify`, ...; `gone` if it was closed before it was looked at, `descriptor` if it never
+    /// was.
+    pub kind: String,
+    /// The other side's address, else its own; the path; the address in memory; the process; the
+    /// number of a descriptor that was never looked at. Empty where the kind says all.
+    pub name: String,
+    /// Its own address, where `name` is another.
+    pub local: Option<String>,
+    /// Who had the other side open.
+    pub peers: Vec<Holder>,
+    /// Intervals.
+    pub count: u64,
+    /// Waiting time.
+    pub total_ns: u64,
+    /// Some of it may have been on something else, which had the same number before.
+    pub reused: bool,
+}
+
+/// A process that has something open.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Holder {
+    /// Its id, as the recorder sees it.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
 }
 
 /// How the walk of a user stack ended.

@@ -87,10 +87,13 @@ impl Sample {
             totals: Vec::new(),
             counters: Counters(BTreeMap::new()),
             names: HashMap::new(),
+            open_since: Vec::new(),
             sampling: None,
             samples: Vec::new(),
             nameless: Vec::new(),
             stack_check: None,
+            objects: HashMap::new(),
+            looks: Vec::new(),
             ending: Ending::Finished(end),
         };
         Self { recording, names: HashMap::new(), addresses: HashMap::new() }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{
     accounts::Account,
     polls::LongPoll,
-    report::{Origin, Report, State},
+    report::{AtEnd, Origin, Report, State},
 };
 use crate::{failure::Failure, runtime::NO_RUNTIME};
 
@@ -105,6 +105,12 @@ fn keep_sites(report: &mut Report, keep: impl Fn(State, u32) -> bool) {
         kept += usize::from(keeps);
     }
     report.sites.retain(|site| keep(site.state, site.pool));
+    for thread in report.pools.iter_mut().flat_map(|pool| &mut pool.threads) {
+        thread.at_end = thread.at_end.and_then(|at_end| {
+            let site = moved.get(at_end.site).copied().flatten()?;
+            Some(AtEnd { site, ..at_end })
+        });
+    }
     for window in &mut report.starvation {
         let held = window.sites.iter().zip(&window.held_ns);
         let left = held.filter_map(|(site, ns)| Some((moved.get(*site).copied().flatten()?, *ns)));

@@ -4,15 +4,17 @@ use std::{cmp::Reverse, collections::HashMap};
 
 use super::{
     judge::Judged,
-    report::{Frame, Reason, Role, Site, StackQuality, State},
+    objects::{Awaits, Objects},
+    report::{Frame, Object, Reason, Role, Site, StackQuality, State},
     stacks::Stacks,
 };
-use crate::recording::{Interval, KernelStackId, UserStackId};
+use crate::recording::{Interval, KernelStackId, Recording, UserStackId};
 
 /// The sites found so far.
 pub struct Sites<'a> {
     stacks: &'a Stacks<'a>,
     judged: &'a Judged,
+    objects: Objects<'a>,
     found: Vec<(Key, Waits)>,
     by_key: HashMap<Key, usize>,
     /// Most intervals repeat an earlier one in all that matters; these need no look at frames.
@@ -44,14 +46,27 @@ struct Waits {
     /// Waiting that no recorded interval explains.
     unexplained: u64,
     runnable: u64,
+    objects: HashMap<Awaits, Awaited>,
 }
+
+/// The waits of a site that were on one thing.
+#[derive(Debug, Default)]
+struct Awaited {
+    count: u64,
+    waiting: u64,
+    reused: bool,
+}
+
+/// Objects that are named at a site.
+const OBJECTS: usize = 5;
 
 impl<'a> Sites<'a> {
     /// No sites yet.
-    pub fn new(stacks: &'a Stacks<'a>, judged: &'a Judged) -> Self {
+    pub fn new(recording: &'a Recording, stacks: &'a Stacks<'a>, judged: &'a Judged) -> Self {
         Self {
             stacks,
             judged,
+            objects: Objects::new(recording),
             found: Vec::new(),
             by_key: HashMap::new(),
             by_origin: HashMap::new(),
@@ -73,7 +88,14 @@ impl<'a> Sites<'a> {
         waits.count += 1;
         waits.runnable += interval.in_.since(interval.wake).0;
         if judgement.is_some() {
-            waits.waiting.push(interval.wake.since(interval.out).0);
+            let waiting = interval.wake.since(interval.out).0;
+            waits.waiting.push(waiting);
+            if let Some((awaits, reused)) = self.objects.of(interval) {
+                let awaited = waits.objects.entry(awaits).or_default();
+                awaited.count += 1;
+                awaited.waiting += waiting;
+                awaited.reused |= reused;
+            }
         }
         site
     }
@@ -103,6 +125,7 @@ impl<'a> Sites<'a> {
         for (stack, number) in self.by_frames {
             frames[number] = stack;
         }
+        let describe = self.objects;
         let site = |(key, waits): (Key, Waits)| {
             let mut waiting = waits.waiting;
             waiting.sort_unstable();
@@ -122,6 +145,7 @@ impl<'a> Sites<'a> {
                 frames: frames[key.frames].clone(),
                 role: key.role,
                 inferred: key.inferred,
+                objects: top(&describe, waits.objects),
             }
         };
         let mut sites: Vec<(usize, Site)> = self.found.into_iter().map(site).enumerate().collect();
@@ -175,6 +199,22 @@ impl<'a> Sites<'a> {
         let next = self.by_frames.len();
         *self.by_frames.entry(frames).or_insert(next)
     }
+}
+
+/// The few that most time went to.
+fn top(objects: &Objects<'_>, waits: HashMap<Awaits, Awaited>) -> Vec<Object> {
+    let mut found: Vec<Object> = waits
+        .into_iter()
+        .map(|(awaits, Awaited { count, waiting, reused })| Object {
+            count,
+            total_ns: waiting,
+            reused,
+            ..objects.describe(awaits)
+        })
+        .collect();
+    found.sort_by(|a, b| Reverse(a.total_ns).cmp(&Reverse(b.total_ns)).then_with(|| a.cmp(b)));
+    found.truncate(OBJECTS);
+    found
 }
 
 /// The nearest-rank percentile: the least value that `percent` of all values do not exceed.

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 
 use super::{
     Selection, analyze, analyze_selected, default_states,
-    report::{FrameKind, Reason, Report, Role, StackQuality, State},
-    sample::{Sample, Wait},
+    report::{AtEnd, FrameKind, Reason, Report, Role, StackQuality, State},
+    sample::{PID, START, Sample, Wait},
     select_states, without_plumbing,
 };
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    recording::OpenSince,
+    units::{Ktime, Tid},
+};
 
 const MS: u64 = 1_000_000;
 
@@ -225,7 +229,7 @@ fn a_thread_id_used_twice_is_two_threads() {
     sample.wait(wait(1, (2, 12, 12), BLOCKED)).totals(1, "w", 0, 0);
     let mut first = sample.recording.totals[0].clone();
     let mut second = first.clone();
-    let middle = crate::units::Ktime(first.from.0 + 20 * MS);
+    let middle = Ktime(first.from.0 + 20 * MS);
     first.to = middle;
     first.running.0 -= 30 * MS;
     second.from = middle;
@@ -371,4 +375,44 @@ fn pictures_leave_out_plumbing_and_the_report_has_every_frame() {
     let names: Vec<_> =
         picture.sites[0].frames.iter().filter_map(|frame| frame.function.as_deref()).collect();
     assert_eq!(names, ["orders::handler::{{closure}}", "clock_nanosleep"]);
+}
+
+//   ms -50    0          30 31   40
+//   1   |     blocked            |      since -50
+//   2         | run | blocked    |      woken at 31
+//   3   ?     blocked    |  run  |      since when is not known
+#[test]
+fn open_intervals_are_told_with_their_beginning_and_site() {
+    let mut sample = Sample::new(40 * MS);
+    sample.wait(wait(1, (0, 40, 40), BLOCKED)).wait(wait(2, (20, 31, 40), BLOCKED));
+    sample.wait(wait(3, (0, 30, 30), IDLE));
+    for (interval, tid) in sample.recording.intervals.iter_mut().zip(1..) {
+        interval.open_at_start = tid != 2;
+        interval.open_at_end = tid != 3;
+    }
+    sample.totals(1, "tokio-rt-worker", 0, 0).totals(2, "tokio-rt-worker", 0, 0);
+    sample.totals(3, "tokio-rt-worker", 0, 0);
+    for totals in &mut sample.recording.totals {
+        totals.open_at_start = totals.tid.0 != 2;
+        totals.open_at_end = totals.tid.0 != 3;
+    }
+    let since = Ktime(START.0 - 50 * MS);
+    sample.recording.open_since.push(OpenSince { pid: PID, tid: Tid(1), since });
+    let report = report(&sample);
+    let site = report.sites.iter().position(|site| site.state == State::Blocked).unwrap();
+    let open = |report: &Report, tid| {
+        let mut threads = report.pools.iter().flat_map(|pool| &pool.threads);
+        let thread = threads.find(|thread| thread.tid == tid).unwrap();
+        (thread.open_since_ns, thread.at_end)
+    };
+    let ms = MS.cast_signed();
+    let at_end = |since_ms: i64, in_run_queue| {
+        Some(AtEnd { site, since_ns: Some(since_ms * ms), in_run_queue })
+    };
+    assert_eq!(open(&report, 1), (Some(-50 * ms), at_end(-50, false)));
+    assert_eq!(open(&report, 2), (None, at_end(20, true)));
+    assert_eq!(open(&report, 3), (None, None));
+    // Without its site the interval is not told of.
+    let idle = select_states(report, &[State::Idle]);
+    assert_eq!(open(&idle, 1), (Some(-50 * ms), None));
 }

@@ -26,6 +26,8 @@ fn wrong_usage_exits_with_2() {
         ("stallscope record -p 1 -d 0", ErrorKind::ValueValidation),
         ("stallscope record -p 1 --min-block 5", ErrorKind::ValueValidation),
         ("stallscope record -p 1 --state busy", ErrorKind::InvalidValue),
+        ("stallscope snapshot", ErrorKind::MissingRequiredArgument),
+        ("stallscope snapshot -p 1 -n api", ErrorKind::ArgumentConflict),
         ("stallscope report", ErrorKind::MissingRequiredArgument),
         ("stallscope report a.stall --format svg -o b.svg", ErrorKind::ArgumentConflict),
         ("stallscope report a.stall --format png", ErrorKind::InvalidValue),

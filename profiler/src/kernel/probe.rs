@@ -23,6 +23,15 @@ const TASK_MEMBERS: &[(&str, &[&str])] = &[
     ("TASK_STACK", &["stack"]),
 ];
 
+/// The layouts that tell since when a thread is off-CPU: `(global, members that lead there)`. All of
+/// them or none; not every kernel keeps the first.
+const SINCE_MEMBERS: &[(&str, &[(&str, &str)])] = &[
+    ("TASK_LAST_ARRIVAL", &[("task_struct", "sched_info"), ("sched_info", "last_arrival")]),
+    ("TASK_RUN", &[("task_struct", "se"), ("sched_entity", "sum_exec_runtime")]),
+    ("TASK_RUN_BEFORE", &[("task_struct", "se"), ("sched_entity", "prev_sum_exec_runtime")]),
+    ("TASK_PRIO", &[("task_struct", "prio")]),
+];
+
 /// Capabilities that recording needs, by number (`linux/capability.h`). `CAP_SYS_ADMIN` stands in
 /// for the first two.
 const NEEDED_CAPS: &[(u32, &str)] = &[(39, "CAP_BPF"), (38, "CAP_PERFMON"), (19, "CAP_SYS_PTRACE")];
@@ -95,6 +104,11 @@ pub fn probe() -> Result<Probe> {
             None => missing_members.push(names[0]),
         }
     }
+    let since = SINCE_MEMBERS.iter().map(|&(global, path)| {
+        let offset = |(of, member): &(&str, &str)| btf.as_ref()?.member_offset(of, member);
+        Some((global, path.iter().map(offset).sum::<Option<u32>>()?))
+    });
+    offsets.extend(since.collect::<Option<Vec<_>>>().unwrap_or_default());
     Ok(Probe {
         release: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         btf: btf.is_some(),

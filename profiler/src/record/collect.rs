@@ -1,6 +1,7 @@
 //! What came out of the ring buffer, turned into the facts of a recording.
 
 mod close;
+mod open;
 pub mod stacks;
 mod threads;
 mod walks;
@@ -13,8 +14,8 @@ use profiler_common::{
     state::Span,
 };
 
-use self::{stacks::StackTable, walks::KernelWalks};
-use super::{check::Checker, code::CodeMap};
+use self::{open::OpenWaits, stacks::StackTable, walks::KernelWalks};
+use super::{check::Checker, code::CodeMap, objects::Objects};
 use crate::{
     kernel::{
         Event,
@@ -47,10 +48,14 @@ pub struct Collector {
     swept: HashMap<(Tid, u64), Swept>,
     /// The threads that the latest roll-call found.
     present: HashMap<Tid, ThreadEvent>,
+    /// Since when threads are off-CPU.
+    open: OpenWaits,
     /// Processes that replaced their program.
     execs: HashMap<Pid, Ktime>,
     /// Compares stacks of the kernel side with walks of their copies, where that was asked for.
     pub checker: Option<Checker>,
+    /// Looks up what is waited on, where it could be started.
+    pub objects: Option<Objects>,
     /// What was recorded, for the progress line.
     pub tally: Tally,
     lost: HashMap<Counter, u64>,
@@ -86,8 +91,10 @@ impl Collector {
             names: HashMap::new(),
             swept: HashMap::new(),
             present: HashMap::new(),
+            open: OpenWaits::default(),
             execs: HashMap::new(),
             checker: None,
+            objects: None,
             tally: Tally::default(),
             lost: HashMap::new(),
             scratch: Vec::new(),
@@ -165,6 +172,7 @@ impl Collector {
             Event::Present(event) => {
                 let (pid, tid) = (Pid(event.state.tgid), Tid(event.state.tid));
                 self.rename(Ktime(event.at_ns), &event.comm, pid, tid)?;
+                self.open.hear(&event);
                 self.present.insert(tid, event);
                 Ok(())
             }
@@ -213,6 +221,24 @@ impl Collector {
     pub fn refresh_due(&mut self) -> Result<(), WriteError> {
         let now = super::clock::now();
         self.code.processes_due().into_iter().try_for_each(|pid| self.refresh(pid, now))
+    }
+
+    /// Appends what was found out about the things that are waited on.
+    ///
+    /// # Errors
+    /// If the recording is full or cannot be written.
+    pub fn take_objects(&mut self) -> Result<(), WriteError> {
+        let facts = self.objects.as_mut().map(Objects::answers).unwrap_or_default();
+        self.append_all(facts)
+    }
+
+    /// The same for the last time.
+    ///
+    /// # Errors
+    /// If the recording is full or cannot be written.
+    pub fn finish_objects(&mut self) -> Result<(), WriteError> {
+        let facts = self.objects.take().map(Objects::finish).unwrap_or_default();
+        self.append_all(facts)
     }
 
     /// Counts a loss of the user side.
@@ -287,6 +313,9 @@ impl Collector {
     fn record(&mut self, interval: Interval) -> Result<(), WriteError> {
         self.tally.intervals += 1;
         self.tally.waiting += interval.wake.since(interval.out);
+        if let Some(objects) = &mut self.objects {
+            objects.ask(&interval);
+        }
         let appended = self.append(Record::Interval(interval));
         if appended.is_err() {
             self.lose(Counter::IntervalsRefused);

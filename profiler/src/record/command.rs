@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use profiler_common::config::HookPath;
 
 use super::{
-    Outcome, Plan,
+    Extent, Outcome, Plan,
     launch::{self, Launched},
     record,
 };
@@ -14,7 +14,7 @@ use crate::{
     cli::{HookChoice, RecordArgs, TargetChoice},
     failure::Failure,
     kernel::{self, StackCopies},
-    recording::{EndReason, file},
+    recording::{EndReason, file, redact::Redaction},
     report::{self, Outputs, Request},
     symbols::SymbolTable,
     target::{self, Process},
@@ -54,6 +54,7 @@ pub fn run(args: &RecordArgs) -> Result<()> {
         command: launched.as_ref().map(|(_, command)| command.clone()).unwrap_or_default(),
         duration: args.duration,
         recording: recording.clone(),
+        redaction: args.output.redact.then(Redaction::default),
         max_size: args.max_size,
         min_block: args.min_block,
         children: args.children,
@@ -68,9 +69,10 @@ pub fn run(args: &RecordArgs) -> Result<()> {
             StackCopies::WhereNeeded
         },
         symbols: args.symbols.options(),
+        extent: Extent::Window,
     };
     let (launched, command) = launched.unzip();
-    let Outcome { reason, target_ran } = record(&plan, &process, launched.as_ref())?;
+    let Outcome { reason, target_ran, swept_in: _ } = record(&plan, &process, launched.as_ref())?;
     if let Some(launched) = &launched {
         launched.ask_to_end();
     }
@@ -109,7 +111,7 @@ fn named(process: Process) -> (Process, String) {
 }
 
 /// `stallscope-NAME-PID-TIME`, safe as a file name.
-fn default_stem(name: &str, process: &Process) -> String {
+pub(crate) fn default_stem(name: &str, process: &Process) -> String {
     let safe: String = name
         .chars()
         .map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' })

@@ -12,6 +12,7 @@
 //! - `check` compares the kernel side's stacks with the recorder's own.
 //! - `ends` says how walks ended.
 //! - `code` knows which files' code a process has mapped.
+//! - `objects` looks up what is waited on.
 //! - `cost` is what the recorder itself cost.
 //! - `stop` hears Ctrl-C.
 //! - `progress` is the line on a terminal.
@@ -26,6 +27,7 @@ mod cost;
 mod ends;
 mod events;
 pub mod launch;
+mod objects;
 mod prepare;
 mod progress;
 mod request;
@@ -40,6 +42,7 @@ use anyhow::Result;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use profiler_common::config::HookPath;
 
+pub(crate) use command::default_stem;
 pub use command::run;
 pub(crate) use session::hook_name;
 
@@ -47,7 +50,7 @@ use self::launch::Launched;
 use crate::{
     failure::Failure,
     kernel::{self, StackCopies},
-    recording::EndReason,
+    recording::{EndReason, redact::Redaction},
     symbols::SymbolOptions,
     target::{self, Process},
     units::Nanos,
@@ -62,6 +65,8 @@ pub struct Plan {
     pub duration: Option<Duration>,
     /// Where the recording goes.
     pub recording: PathBuf,
+    /// What takes out of it what a stranger must not read, where that was asked for.
+    pub redaction: Option<Redaction>,
     /// Its largest size in bytes.
     pub max_size: Option<u64>,
     /// Intervals shorter than this are counted and not recorded.
@@ -83,6 +88,18 @@ pub struct Plan {
     pub stack_copies: StackCopies,
     /// Where names are looked for.
     pub symbols: SymbolOptions,
+    /// Of which length of time something is wanted.
+    pub extent: Extent,
+}
+
+/// What a recording is to tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// A length of time.
+    Window,
+    /// What every thread does at one moment. Nothing is said meanwhile, and the kernel side gets no
+    /// tables: making them takes longer than walking every stack here once.
+    Moment,
 }
 
 /// Threads that make tables at once.
@@ -95,6 +112,8 @@ pub struct Outcome {
     pub reason: EndReason,
     /// Whether there was a target: a launched command may never have become itself.
     pub target_ran: bool,
+    /// How long it took to visit every thread at the end, and to take the stacks of those off-CPU.
+    pub swept_in: Duration,
 }
 
 /// Records a process, up to the finished file at [`Plan::recording`]. `launched` is the command

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use anyhow::{Context as _, Result};
 use tokio::io::unix::AsyncFd;
 
-use super::collect::Collector;
+use super::{Extent, collect::Collector};
 use crate::{
     cache::TableCache,
     kernel::{MadeMappings, Probe, Programs, readiness},
@@ -13,7 +13,8 @@ use crate::{
     units::Pid,
 };
 
-/// Has the kernel side walk the stacks of these processes, and what maps code later told. The
+/// Has the kernel side walk the stacks of these processes, unless those of one moment are
+/// all that is wanted, and what maps code later told. The
 /// descriptor is readable when there is something to hear, `None` if the kernel does not tell.
 ///
 /// # Errors
@@ -23,8 +24,9 @@ pub async fn prepare(
     programs: &mut Programs,
     collector: &mut Collector,
     processes: &[Pid],
+    extent: Extent,
 ) -> Result<Option<AsyncFd<OwnedFd>>> {
-    if probe.bpf_loop {
+    if probe.bpf_loop && extent == Extent::Window {
         collector.code.serve(programs.take_tables()?, TableCache::open());
     }
     // Before the first reading: what is mapped meanwhile is in it, or is told.

@@ -18,12 +18,13 @@ use tokio::{io::unix::AsyncFd, sync::watch, time::MissedTickBehavior};
 
 use self::waits::{records, told, until};
 use super::{
-    Outcome, Plan,
+    Extent, Outcome, Plan,
     check::Checker,
     clock,
     collect::Collector,
     events::{self, Taken, tolerate},
     launch::Launched,
+    objects::Objects,
     prepare,
     progress::Progress,
     request::request,
@@ -92,9 +93,15 @@ pub async fn watch(
     }
     let log = plan.bpf_log.then(|| programs.take_log(StderrLog)).transpose()?;
     let events = kernel::readiness::of_ring(programs.take_events()?)?;
-    let mut collector = Collector::new(Writer::create(&plan.recording, plan.max_size)?);
+    let mut writer = Writer::create(&plan.recording, plan.max_size)?;
+    if let Some(redaction) = plan.redaction.clone() {
+        writer.redact(redaction);
+    }
+    let mut collector = Collector::new(writer);
     collector.checker = (plan.stack_copies == StackCopies::Always).then(Checker::default);
-    let told = prepare::prepare(probe, &mut programs, &mut collector, &processes).await?;
+    collector.objects = Some(Objects::start().context("cannot start a thread")?);
+    let told =
+        prepare::prepare(probe, &mut programs, &mut collector, &processes, plan.extent).await?;
 
     let start = window::open(&mut programs).await?;
     collector.window_opened(start);
@@ -117,7 +124,9 @@ pub async fn watch(
     if let Some(launched) = launched {
         launched.release()?;
     }
-    say(&format!("recording pid {pid} ..."));
+    if plan.extent == Extent::Window {
+        say(&format!("recording pid {pid} ..."));
+    }
     let reason = run.until_stopped(&alive, log, stopped).await?;
     run.finish(reason, throttle.zip(throttled_before)).await
 }
@@ -151,12 +160,13 @@ impl Run<'_> {
                 _ = alive.readable() => break EndReason::TargetEnded,
                 _ = flush.tick() => {
                     if let Some(log) = &mut log { log.flush(); }
+                    let objects = self.collector.take_objects();
                     let dropped = dropped(&mut self.programs);
                     let writer = self.collector.writer();
                     let flushed = writer.flush();
                     let bytes = writer.bytes();
                     progress.show(self.collector.tally, dropped, bytes);
-                    flushed
+                    objects.and(flushed)
                 }
                 _ = refresh.tick() => self.collector.refresh_all(),
                 () = until(self.collector.code.due()) => self.collector.refresh_due(),

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::object::{Look, Object};
 use super::path_bytes;
 pub use super::stack_end::{Part, StackEnd, Why};
 use crate::units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid};
@@ -44,6 +45,12 @@ pub enum Record {
     Sample(Sample),
     /// A function that has no name but is on a stack, looked up while the target still lived.
     Nameless(NamelessFunction),
+    /// The interval that was open at the start of the window is older.
+    OpenSince(OpenSince),
+    /// Something that a thread waited on, given a number the first time it is seen.
+    Object(Object),
+    /// What a process named to the kernel, when somebody looked.
+    Look(Look),
 }
 
 /// What was recorded, how and where.
@@ -243,6 +250,19 @@ pub struct Interval {
     pub user_stack: Option<UserStackId>,
     /// Kernel stack, where one was taken.
     pub kernel_stack: Option<KernelStackId>,
+}
+
+/// Since when a thread was off-CPU that was so when the window began.
+///
+/// By the scheduler's clock, which nobody corrects: it is off by some millionths of the length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSince {
+    /// The process.
+    pub pid: Pid,
+    /// The thread.
+    pub tid: Tid,
+    /// When its interval began, before the window.
+    pub since: Ktime,
 }
 
 /// It was looked from time to time what ran.

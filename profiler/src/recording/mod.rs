@@ -6,13 +6,16 @@
 pub mod facts;
 pub mod file;
 pub mod model;
+pub mod object;
 mod path_bytes;
+pub mod redact;
 pub mod stack_end;
 
 pub use facts::{
     CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack, KernelStackId,
-    Mapping, Missing, Module, ModuleId, NamedFrame, NamelessFunction, Names, Observer, Options,
-    Part, RawFrame, Record, Regs, ResolvedName, Sample, Sampling, Session, StackCheck,
+    Mapping, Missing, Module, ModuleId, NamedFrame, NamelessFunction, Names, Observer, OpenSince,
+    Options, Part, RawFrame, Record, Regs, ResolvedName, Sample, Sampling, Session, StackCheck,
     StackDifference, StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId, Why,
 };
 pub use model::{Ending, Recording};
+pub use object::{Handle, Holder, Look, Object, ObjectId, PathBytes, Thing};

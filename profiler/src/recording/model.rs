@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use super::facts::{
     CodeAddress, Counters, End, Interval, KernelStack, KernelStackId, Mapping, Module, ModuleId,
-    NamelessFunction, ResolvedName, Sample, Sampling, Session, StackCheck, ThreadName,
+    NamelessFunction, OpenSince, ResolvedName, Sample, Sampling, Session, StackCheck, ThreadName,
     ThreadTotals, UserStack, UserStackId,
 };
+use super::object::{Look, Object, ObjectId};
 
 /// A whole recording, as far as the file could be read.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Recording {
     pub kernel_stacks: HashMap<KernelStackId, KernelStack>,
     /// Intervals, in order of their end.
     pub intervals: Vec<Interval>,
+    /// Since when threads were off-CPU that were so when the window began, where that is known.
+    pub open_since: Vec<OpenSince>,
     /// How often it was looked what ran; `None` for not at all.
     pub sampling: Option<Sampling>,
     /// What ran then, in order of time.
@@ -39,6 +42,10 @@ pub struct Recording {
     pub nameless: Vec<NamelessFunction>,
     /// How the kernel's stacks compare to the recorder's own, where that was asked for.
     pub stack_check: Option<StackCheck>,
+    /// What threads waited on, by number.
+    pub objects: HashMap<ObjectId, Object>,
+    /// Which of them a process meant when, in order of time.
+    pub looks: Vec<Look>,
     /// How the file ends.
     pub ending: Ending,
 }

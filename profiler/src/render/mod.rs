@@ -14,7 +14,7 @@ use std::{io::Write, path::Path};
 use crate::analysis::Report;
 
 pub use quantity::{count, share, time};
-pub use text::{Style, summary};
+pub use text::{Style, snapshot, summary};
 
 /// A format that a report can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! adding one changes nothing else.
 
 pub mod advice;
+pub mod awaited;
 mod crates;
 mod inferred;
 pub mod instances;
@@ -23,6 +24,7 @@ mod tokio;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+pub use awaited::Awaited;
 pub use meaning::{Meaning, Place, Reason, Role, Scope, State};
 pub use origin::Origin;
 pub use stack::{Body, Frame, Stack};
@@ -54,8 +56,7 @@ pub struct View<'a> {
     pub tid: Tid,
     /// What the kernel was asked to wait for.
     pub reason: Reason,
-    /// The thing that the kernel was asked to wait on, as the syscall's first argument has it: the
-    /// address of a futex, the descriptor of an epoll.
+    /// What tells instances apart of what the kernel was asked to wait on: [`Awaited::instance`].
     pub object: Option<u64>,
     /// The user stack, if one was taken.
     pub stack: Option<&'a Stack<'a>>,

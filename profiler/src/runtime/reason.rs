@@ -49,14 +49,6 @@ pub fn reason<'a>(entry: Entry, kernel: impl IntoIterator<Item = &'a str>) -> Re
     }
 }
 
-/// Whether a syscall waits on the one thing that its first argument names: a futex, an epoll.
-pub fn waits_on_first_argument(syscall: u32) -> bool {
-    matches!(
-        i64::from(syscall),
-        libc::SYS_futex | libc::SYS_epoll_wait | libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2
-    )
-}
-
 enum Asked {
     Exactly(Reason),
     /// Pipe, socket, file or terminal: only the kernel's stack tells.

@@ -5,10 +5,12 @@
 
 mod cgroup;
 mod describe;
+mod descriptor;
 mod find;
 mod host;
 mod maps;
 mod process;
+mod sockets;
 mod stat;
 #[cfg(test)]
 mod tests;
@@ -17,11 +19,13 @@ use std::{io, os::unix::fs::MetadataExt as _};
 
 pub use cgroup::Throttle;
 pub use describe::describe;
+pub use descriptor::{Descriptor, Opener, descriptor, ends, openers, pidfd_process};
 pub use find::{by_name, by_pid};
 pub use host::{Clocks, Host, clocks, host, is_initial_pid_namespace};
 pub use maps::{ExecMapping, MappingKind, mappings, open_mapped, read_memory};
 use nix::errno::Errno;
 pub use process::{Process, children, sched_stat, switches, threads};
+pub use sockets::{InetSocket, UnixSocket, UnixSockets, inet_sockets};
 pub use stat::SchedStat;
 
 use crate::{failure::Failure, units::Pid};

@@ -9,7 +9,11 @@ use std::{
 use serde::Deserialize;
 use stallscope::{
     recording::{self, CodeAddress, Interval, RawFrame, Recording, ResolvedName, StackEnd},
-    runtime::reason::{self, Entry},
+    runtime::{
+        Awaited,
+        awaited::awaited,
+        reason::{self, Entry},
+    },
     symbols::{self, SymbolTable},
 };
 use tempfile::tempdir;
@@ -274,8 +278,7 @@ impl<'a> Reading<'a> {
 }
 
 fn object(interval: &Interval) -> Option<u64> {
-    let regs = interval.regs?;
-    reason::waits_on_first_argument(regs.syscall?).then_some(regs.args[0])
+    awaited(interval.regs).and_then(Awaited::instance)
 }
 
 fn is_whole(function: &str) -> bool {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use profiler_common::counter::Counter;
 use stallscope::{
     analysis::report::{
-        EndReason, Frame, FrameKind, Host, LongPolls, Observer, Origin, Pool, Quality, Reason,
-        Report, Role, SCHEMA, Site, StackQuality, Starvation, State, Target, Thread, UserStacks,
-        Window,
+        AtEnd, EndReason, Frame, FrameKind, Holder, Host, LongPolls, Object, Observer, Origin,
+        Pool, Quality, Reason, Report, Role, SCHEMA, Site, StackQuality, Starvation, State, Target,
+        Thread, UserStacks, Window,
     },
     recording::Why,
 };
@@ -125,6 +125,25 @@ pub fn starving() -> Report {
     }
 }
 
+/// The same workers, stuck at the end.
+pub fn hung() -> Report {
+    let mut report = starving();
+    let ms = MS.cast_signed();
+    let at_end = |site, since_ns, in_run_queue| Some(AtEnd { site, since_ns, in_run_queue });
+    let doing = [
+        at_end(0, Some(-62_000 * ms), false),
+        at_end(0, Some(9_800 * ms), true),
+        at_end(1, Some(-1), false),
+        at_end(2, None, false),
+    ];
+    for (thread, doing) in report.pools[0].threads.iter_mut().zip(doing) {
+        (thread.open_at_end, thread.at_end) = (true, doing);
+    }
+    // What the last one is off-CPU for was lost.
+    report.pools[1].threads[0].open_at_end = true;
+    report
+}
+
 /// Threads of no runtime.
 fn outside(id: u32, threads: Vec<Thread>) -> Pool {
     Pool {
@@ -184,6 +203,26 @@ pub fn no_runtime() -> Report {
         p50_ns: 600 * MS,
         p99_ns: 2_000 * MS,
         frames: vec![libc("start_thread"), unnamed, libc("read"), kernel("pipe_read")],
+        objects: vec![
+            Object {
+                kind: "pipe".to_owned(),
+                name: "/run/orders.fifo".to_owned(),
+                local: None,
+                peers: vec![Holder { pid: 812, name: "logger".to_owned() }],
+                count: 38,
+                total_ns: 25_000 * MS,
+                reused: false,
+            },
+            Object {
+                kind: "tcp".to_owned(),
+                name: "10.0.0.5:5432".to_owned(),
+                local: Some("10.0.0.1:40112".to_owned()),
+                peers: vec![],
+                count: 2,
+                total_ns: 2_000 * MS,
+                reused: true,
+            },
+        ],
         ..site(0, State::Allowed, Reason::Pipe, Role::Other)
     };
     let lost = Site {
@@ -347,6 +386,7 @@ pub fn site(pool: u32, state: State, reason: Reason, role: Role) -> Site {
         runnable_ns: 0,
         stack: StackQuality::Complete,
         frames: vec![],
+        objects: vec![],
     }
 }
 
@@ -386,6 +426,8 @@ fn thread(tid: u32, name: &str, role: Role) -> Thread {
         kernel_switches: 1_000,
         intervals: 900,
         shorts: 100,
+        open_since_ns: None,
+        at_end: None,
     }
 }
 

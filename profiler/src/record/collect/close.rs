@@ -10,7 +10,7 @@ use profiler_common::{
 
 use super::{Collector, bare};
 use crate::{
-    recording::{Interval, file::WriteError},
+    recording::{Interval, Record, file::WriteError},
     units::{Ktime, Nanos, Pid, Tid},
 };
 
@@ -39,7 +39,9 @@ impl Collector {
             .filter(|event| event.state.from_ns < end_ns && !accounted.contains(&event.state.tid));
         states.extend(untracked.map(|event| self.untracked(event)));
         states.sort_unstable_by_key(|state| (state.tid, state.from_ns));
-        let mut refused = Ok(());
+        let open: Vec<_> = self.open.before(self.start).collect();
+        let mut refused =
+            open.into_iter().try_for_each(|open| self.append(Record::OpenSince(open)));
         for state in states {
             refused = refused.and(self.close_thread(state, end_ns, min_block));
         }

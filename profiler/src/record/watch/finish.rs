@@ -1,6 +1,6 @@
 //! The end of a recording: the window is closed, what is left is taken, and the file is finished.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, time::Instant};
 
 use anyhow::Result;
 use profiler_common::counter::Counter;
@@ -33,10 +33,14 @@ impl Run<'_> {
         throttle: Option<(target::Throttle, Nanos)>,
     ) -> Result<Outcome> {
         let end = window::close(&mut self.programs, self.session.start).await?;
+        if let Some(objects) = &mut self.collector.objects {
+            objects.ask_again(Nanos(0));
+        }
         let ring_bytes = ring_bytes(self.plan);
         let ring = self.events.get_mut();
         events::take_all(ring, &mut self.collector, ring_bytes)?;
         self.collector.forget_roll_call();
+        let sweep_begun = Instant::now();
         let visited = self.programs.roll_call().and_then(|roll_call| {
             events::take_during(roll_call, ring, &mut self.collector)?;
             events::take_all(ring, &mut self.collector, ring_bytes)?;
@@ -48,6 +52,7 @@ impl Run<'_> {
                 None => Ok(()),
             }
         });
+        let swept_in = sweep_begun.elapsed();
         if let Err(error) = visited {
             say(&format!("warning: {error:#}; waits open at the end may lack their stacks"));
         }
@@ -77,6 +82,7 @@ impl Run<'_> {
             .close(states, end, plan.min_block)
             .or_else(|refused| tolerate(Err::<(), _>(refused)).map(|()| end))?;
         tolerate(append_names(&mut collector, session, &plan.symbols))?;
+        tolerate(collector.finish_objects())?;
         if let Some(checker) = collector.checker.take() {
             tolerate(collector.append(Record::StackCheck(checker.finish())))?;
         }
@@ -91,7 +97,7 @@ impl Run<'_> {
         let observer = cost::observer(&usage, plan.bpf_stats)?;
         let (writer, _files) = collector.into_parts();
         writer.finish(End { end, reason, observer, throttled })?;
-        Ok(Outcome { reason, target_ran: command_began })
+        Ok(Outcome { reason, target_ran: command_began, swept_in })
     }
 }
 
@@ -113,10 +119,13 @@ fn append_names(
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        open_since: Vec::new(),
         sampling: None,
         samples: Vec::new(),
         nameless: Vec::new(),
         stack_check: None,
+        objects: HashMap::new(),
+        looks: Vec::new(),
         ending: Ending::Unfinished { offset: 0 },
     };
     let names = symbols::resolve(&stacks, &collector.code.live_files(), symbols);

@@ -163,6 +163,7 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
                 recording.kernel_stacks.insert(stack.id, stack);
             }
             Record::Interval(interval) => recording.intervals.push(interval),
+            Record::OpenSince(since) => recording.open_since.push(since),
             Record::Sampling(sampling) => recording.sampling = Some(sampling),
             Record::Sample(sample) => recording.samples.push(sample),
             Record::Totals(totals) => put_totals(&mut recording.totals, &mut slots, totals),
@@ -170,6 +171,10 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
             Record::Names(names) => recording.names.extend(names.names),
             Record::Nameless(function) => recording.nameless.push(function),
             Record::StackCheck(check) => recording.stack_check = Some(check),
+            Record::Object(object) => {
+                recording.objects.insert(object.id, object);
+            }
+            Record::Look(look) => recording.looks.push(look),
             Record::End(end) => recording.ending = Ending::Finished(end),
         }
     }
@@ -181,6 +186,7 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
     recording.mappings.sort_by_key(|mapping| mapping.at);
     recording.intervals.sort_by_key(|interval| interval.in_);
     recording.samples.sort_by_key(|sample| sample.at);
+    recording.looks.sort_by_key(|look| look.at);
     Ok(recording)
 }
 
@@ -196,10 +202,13 @@ fn empty(session: Session) -> Recording {
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        open_since: Vec::new(),
         sampling: None,
         samples: Vec::new(),
         nameless: Vec::new(),
         stack_check: None,
+        objects: HashMap::new(),
+        looks: Vec::new(),
         ending: Ending::Unfinished { offset: 0 },
     }
 }

@@ -16,7 +16,10 @@ use thiserror::Error;
 use zstd::{bulk::Compressor, zstd_safe::compress_bound};
 
 use super::{
-    super::facts::{End, Interval, Names, Record},
+    super::{
+        facts::{End, Interval, Names, Record},
+        redact::Redaction,
+    },
     BLOCK_BYTES, BlockHeader, MAX_RECORD_BYTES, file_header, give_to_invoker,
 };
 use crate::failure::Failure;
@@ -74,6 +77,8 @@ pub enum WriteError {
 pub struct Writer {
     path: PathBuf,
     disk: Box<dyn Disk + Send>,
+    /// Takes out of each record what must not be read, where that was asked for.
+    redaction: Option<Redaction>,
     compressor: Compressor<'static>,
     /// Encoded records that are in no block yet.
     raw: Vec<u8>,
@@ -147,6 +152,7 @@ impl Writer {
         let mut writer = Self {
             path: path.to_owned(),
             disk,
+            redaction: None,
             compressor: Compressor::new(LEVEL).map_err(io)?,
             raw: Vec::with_capacity(2 * BLOCK_BYTES),
             block: Vec::new(),
@@ -162,12 +168,24 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Takes out of every record from here on what a stranger must not read.
+    pub fn redact(&mut self, redaction: Redaction) {
+        self.redaction = Some(redaction);
+    }
+
     /// Adds a record. It is on its way to the disk after the next [`Self::flush`].
     ///
     /// On an error this record is not in the recording; all that were accepted before are, unless
     /// the file system cannot hold space and filled up. A record with very many names is kept as
     /// several, of which the first ones may get in.
     pub fn append(&mut self, record: &Record) -> Result<(), WriteError> {
+        let mut redacted = None;
+        if let Some(redaction) = &mut self.redaction
+            && matches!(record, Record::Session(_) | Record::Object(_))
+        {
+            redaction.record(redacted.insert(record.clone()));
+        }
+        let record = redacted.as_ref().unwrap_or(record);
         let ordinary = is_ordinary(record);
         if ordinary && self.intervals_over {
             return Err(self.no_room());
@@ -243,8 +261,11 @@ impl Writer {
             | Record::UserStack(_)
             | Record::KernelStack(_)
             | Record::Interval(_)
+            | Record::OpenSince(_)
             | Record::Sampling(_)
             | Record::Sample(_)
+            | Record::Object(_)
+            | Record::Look(_)
             | Record::Names(_)
             | Record::Nameless(_)
             | Record::StackCheck(_) => self.reserve / 2,

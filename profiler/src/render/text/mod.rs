@@ -9,6 +9,7 @@ mod page;
 mod polls;
 mod pools;
 mod sites;
+mod snapshot;
 mod spots;
 mod verdict;
 mod windows;
@@ -23,6 +24,7 @@ use crate::analysis::{
 
 pub use instead::lines as nothing_lines;
 use page::Page;
+pub use snapshot::snapshot;
 
 /// How the summary may look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +96,11 @@ pub fn pool(pool: &Pool) -> String {
 
 /// `10.0 s from 2026-03-01T12:00:00Z`.
 pub fn window(report: &Report) -> String {
+    format!("{} from {}", time(report.window.duration_ns), start(report))
+}
+
+/// `2026-03-01T12:00:00Z`.
+fn start(report: &Report) -> String {
     let start = &report.window.start;
-    let second = start.split_once('.').map_or(start.clone(), |(second, _)| format!("{second}Z"));
-    format!("{} from {second}", time(report.window.duration_ns))
+    start.split_once('.').map_or(start.clone(), |(second, _)| format!("{second}Z"))
 }

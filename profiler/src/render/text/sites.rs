@@ -1,5 +1,7 @@
 //! The worst places: function, line, what was waited for, how often and how long, what to use instead.
 
+use std::cmp::Reverse;
+
 use super::{
     page::{Mark, Page, marked},
     spots::{Spot, spots},
@@ -7,11 +9,11 @@ use super::{
 use crate::{
     analysis::{
         Report, default_states,
-        report::{Frame, Origin, Reason, State},
+        report::{Frame, Object, Origin, Reason, State},
     },
     render::{
         folded, names,
-        quantity::{count, shares, time},
+        quantity::{count, share, shares, time},
     },
     runtime::{
         advice,
@@ -24,6 +26,12 @@ const LISTED: usize = 10;
 
 /// Run-queue time after the waits is told from this part of their time on: a hundredth.
 const NOTABLE: u64 = 100;
+
+/// Objects of a place that are named.
+const OBJECTS: usize = 3;
+
+/// What took less than this part of a place's waiting time is not named: a twentieth.
+const MINOR: u64 = 20;
 
 /// A line longer than this puts the source line below the name.
 const WIDTH: usize = 100;
@@ -78,6 +86,9 @@ fn entry(report: &Report, spot: &Spot<'_>, head: &str, told: Told, page: &mut Pa
     let name = spot.place.map_or_else(|| "[no stack]".to_owned(), names::name);
     located(page, head, &marked(Mark::Strong, &name), spot.place);
     page.prose(INDENT, &waits(spot, told));
+    if let Some(objects) = objects(spot) {
+        page.line(&format!("{INDENT}on {objects}"));
+    }
     match (&site.task, spot.outermost) {
         (Some(task), Some(frame)) if is_of(task, frame) => {
             located(page, INDENT, &format!("in {task}"), Some(frame));
@@ -106,6 +117,48 @@ fn entry(report: &Report, spot: &Spot<'_>, head: &str, told: Told, page: &mut Pa
         let use_ = advice::instead(&pool.runtime, site.reason, site.label.as_deref());
         page.prose(&format!("{INDENT}instead: "), &use_);
     }
+}
+
+/// `tcp 10.0.0.5:5432, 92.0 %; file /srv/a, 8.0 %`: what was waited on, where that says something.
+fn objects(spot: &Spot<'_>) -> Option<String> {
+    let waiting: u64 = spot.sites.iter().map(|site| site.total_ns).sum();
+    let mut all: Vec<(&Object, u64)> = Vec::new();
+    for object in spot.sites.iter().flat_map(|site| &site.objects).filter(|object| tells(object)) {
+        let is_same = |(known, _): &&mut (&Object, u64)| {
+            (&known.kind, &known.name, &known.peers) == (&object.kind, &object.name, &object.peers)
+        };
+        match all.iter_mut().find(is_same) {
+            Some((_, ns)) => *ns += object.total_ns,
+            None => all.push((object, object.total_ns)),
+        }
+    }
+    all.retain(|(_, ns)| ns * MINOR >= waiting && *ns > 0);
+    all.sort_by_key(|(object, ns)| (Reverse(*ns), *object));
+    let words = all
+        .iter()
+        .take(OBJECTS)
+        .map(|(object, ns)| format!("{}, {}", described(object), share(*ns, waiting)));
+    let words = words.collect::<Vec<_>>().join("; ");
+    (!words.is_empty()).then_some(words)
+}
+
+/// Whether it says more than the reason does.
+fn tells(object: &Object) -> bool {
+    !object.name.is_empty() && !["clock", "descriptor", "epoll"].contains(&object.kind.as_str())
+}
+
+fn described(object: &Object) -> String {
+    let peers = object.peers.iter().map(|peer| format!("{} ({})", peer.name, peer.pid));
+    let peers = peers.collect::<Vec<_>>().join(", ");
+    let peers = if peers.is_empty() { peers } else { format!(" of {peers}") };
+    let doubt = if object.reused { " (or what had its descriptor before)" } else { "" };
+    // The kernel's own name for a thing without one says its kind: `pipe:[4711]`.
+    let kind = if object.name.ends_with(']') && object.name.starts_with(&object.kind) {
+        String::new()
+    } else {
+        format!("{} ", object.kind)
+    };
+    format!("{kind}{}{peers}{doubt}", object.name)
 }
 
 /// `sleeping, 867 times in 2 stacks, max 4.13 ms, then 14.3 ms on the run queue`.

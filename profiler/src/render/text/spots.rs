@@ -100,7 +100,7 @@ fn calls_user_code(frame: &Frame) -> bool {
 }
 
 /// What the threads of a site waited for: what the stack says, else what the kernel was asked.
-fn awaited(site: &Site) -> String {
+pub fn awaited(site: &Site) -> String {
     if site.state == State::Runnable {
         return "waiting for a CPU".to_owned();
     }

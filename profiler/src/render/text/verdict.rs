@@ -46,11 +46,38 @@ pub fn details(report: &Report, page: &mut Page) {
         let share = blocked_share(pool);
         let all = format!("{share} of their time, {} of {}", time(part), time(whole));
         page.prose("", &format!("pool {}: workers blocked {all}", super::pool(pool)));
+        if let Some(stuck) = stuck(report, pool) {
+            page.prose("", &stuck);
+        }
     }
     if !report.states.contains(&State::Blocked) {
         let names = report.states.iter().map(|state| state.name()).collect::<Vec<_>>();
         page.prose("", &format!("Only these states were selected: {}.", names.join(", ")));
     }
+}
+
+/// Which of the workers were blocked already when the recording began, and still when it ended.
+fn stuck(report: &Report, pool: &Pool) -> Option<String> {
+    let since = workers(pool).filter_map(|thread| {
+        let open =
+            thread.at_end.filter(|open| open.since_ns.is_none_or(|since_ns| since_ns < 0))?;
+        let site = report.sites.get(open.site)?;
+        (site.state == State::Blocked).then_some(open.since_ns.unwrap_or(0))
+    });
+    let since: Vec<i64> = since.collect();
+    let oldest = since.iter().min()?;
+    let threads = match since.len() {
+        1 => "1 worker was".to_owned(),
+        some => format!("{} workers were", count(some as u64)),
+    };
+    let so_long = match oldest.unsigned_abs() {
+        0 => String::new(),
+        before => format!(", for about {} by then,", time(before)),
+    };
+    let advice = format!("`sudo stallscope snapshot -p {}`", report.target.pid);
+    Some(format!(
+        "{threads} blocked already when the recording began{so_long} and still when it ended; to see them: {advice}"
+    ))
 }
 
 /// The windows of a pool, the longest first.

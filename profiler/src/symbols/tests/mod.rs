@@ -129,10 +129,13 @@ fn recording(module: Module, addresses: impl IntoIterator<Item = u64>) -> Record
         totals: Vec::new(),
         counters: Counters::default(),
         names: HashMap::new(),
+        open_since: Vec::new(),
         sampling: None,
         samples: Vec::new(),
         nameless: Vec::new(),
         stack_check: None,
+        objects: HashMap::new(),
+        looks: Vec::new(),
         ending: Ending::Unfinished { offset: 0 },
     }
 }

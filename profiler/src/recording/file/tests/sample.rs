@@ -3,12 +3,15 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use crate::{
-    recording::facts::{
-        CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack,
-        KernelStackId, Mapping, Missing, Module, ModuleId, NamedFrame, NamelessFunction, Names,
-        Observer, Options, RawFrame, Record, Regs, ResolvedName, Sample, Sampling, Session,
-        StackCheck, StackDifference, StackEnd, Target, ThreadName, ThreadTotals, UserStack,
-        UserStackId, Why,
+    recording::{
+        Handle, Holder, Look, Object, ObjectId, PathBytes, Thing,
+        facts::{
+            CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack,
+            KernelStackId, Mapping, Missing, Module, ModuleId, NamedFrame, NamelessFunction, Names,
+            Observer, Options, RawFrame, Record, Regs, ResolvedName, Sample, Sampling, Session,
+            StackCheck, StackDifference, StackEnd, Target, ThreadName, ThreadTotals, UserStack,
+            UserStackId, Why,
+        },
     },
     units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid},
 };
@@ -124,8 +127,31 @@ pub fn all_kinds_of_version_1() -> Vec<Record> {
 /// One record of each kind. Written as version 3 for good: a new field or kind goes into a sample
 /// of the next version.
 pub fn all_kinds() -> Vec<Record> {
+    let things = [
+        Thing::Gone,
+        Thing::File(PathBuf::from(OsStr::from_bytes(b"/srv/caf\xe9"))),
+        Thing::Pipe {
+            inode: 7,
+            path: Some(PathBytes("/run/p".into())),
+            other_end: vec![Holder { pid: Pid(9), name: "sh".to_owned() }],
+        },
+        Thing::Inet {
+            protocol: "tcp".to_owned(),
+            local: ([127, 0, 0, 1], 80).into(),
+            peer: Some(([1, 2, 3, 4, 5, 6, 7, 8], 5432).into()),
+        },
+        Thing::Unix {
+            inode: 8,
+            name: None,
+            peer_name: Some(PathBytes("@bus".into())),
+            peers: vec![],
+        },
+        Thing::Socket { inode: 9 },
+        Thing::Process(Pid(4713)),
+        Thing::Anonymous("eventfd".to_owned()),
+    ];
     let mut kinds = all_kinds_of_version_2();
-    let new = [
+    let mut new = vec![
         Record::Sampling(Sampling { frequency: 99 }),
         Record::Sample(Sample {
             at: Ktime(1_000_000_500),
@@ -141,6 +167,14 @@ pub fn all_kinds() -> Vec<Record> {
             mentions: vec!["src/handlers.rs".to_owned(), "tokio/src/runtime/park.rs".to_owned()],
         }),
     ];
+    let objects = (0..).map(ObjectId).zip(things);
+    new.extend(objects.map(|(id, thing)| Record::Object(Object { id, thing })));
+    new.push(Record::Look(Look {
+        at: Ktime(1_000_000_600),
+        pid: Pid(4711),
+        handle: Handle::Descriptor(5),
+        object: ObjectId(1),
+    }));
     let end = kinds.len() - 1;
     kinds.splice(end..end, new);
     kinds
