@@ -42,6 +42,8 @@ counters! {
     SwitchesMissed = "switches_missed",
     /// Waits whose wake-up the programs did not see; they count as waiting up to the switch-in.
     WakeupsMissed = "wakeups_missed",
+    /// Waits of which it is not known what ended them, since the ring buffer was full.
+    WakersDropped = "wakers_dropped",
     /// Times the kernel refused to run a program because it was already running on that CPU.
     ProgramMisses = "program_misses",
     /// Waits whose user registers could not be read.

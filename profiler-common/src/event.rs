@@ -36,6 +36,11 @@ pub enum Kind {
     ProcessGone = 7,
     /// [`IntervalEvent`]: what a thread did on a CPU; all of `span` is that instant.
     Sample = 8,
+    /// [`WakeEvent`]: a wait was ended. It comes before the interval that ended so.
+    Wake = 9,
+    /// [`IntervalEvent`]: the stacks of the thread that ended waits; all of `span` is that instant.
+    /// The [`WakeEvent`] of that instant and thread follows it.
+    Waker = 10,
 }
 
 /// The start of every record.
@@ -119,6 +124,62 @@ pub struct IntervalEvent {
 const _: () = assert!(size_of::<UserRegs>() == 144);
 const _: () = assert!(size_of::<IntervalEvent>() == 248 + 8 * KERNEL_FRAMES);
 
+/// In what context of the kernel a wake-up was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum WakeContext {
+    /// By the current thread.
+    Thread = 0,
+    /// In a softirq: behind an interrupt, or at the end of what the current thread did.
+    Softirq = 1,
+    /// In an interrupt, or a non-maskable one.
+    Interrupt = 2,
+    /// The kernel does not let itself be asked.
+    Unknown = 3,
+}
+
+impl WakeContext {
+    /// By the preemption counter of a CPU (`linux/preempt.h`): above 8 bits for itself it holds 8
+    /// for softirqs, of which the lowest says that one is being served, then 4 for interrupts and 4
+    /// for non-maskable ones.
+    #[inline(always)]
+    pub const fn of_preempt_count(count: u32) -> Self {
+        if count & 0x00ff_0000 != 0 {
+            Self::Interrupt
+        } else if count & 0x0000_0100 != 0 {
+            Self::Softirq
+        } else {
+            Self::Thread
+        }
+    }
+}
+
+/// A wait was ended. Kernel return addresses, leaf first, may follow it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct WakeEvent {
+    /// `kind` is [`Kind::Wake`].
+    pub header: Header,
+    /// When: the `wake_ns` of the interval.
+    pub at_ns: u64,
+    /// The thread that waited.
+    pub woken_tid: u32,
+    /// Its process.
+    pub woken_tgid: u32,
+    /// The thread that was current, 0 if it was the idle one.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Its name.
+    pub comm: [u8; 16],
+    /// A [`WakeContext`].
+    pub context: u32,
+    /// Return addresses that follow.
+    pub kernel_frames: u32,
+}
+
+const _: () = assert!(size_of::<WakeEvent>() == 56);
+
 /// A thread or process came, went or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -134,3 +195,24 @@ pub struct ThreadEvent {
 }
 
 const _: () = assert!(size_of::<ThreadEvent>() == 32 + size_of::<ThreadState>());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preemption_counter_tells_the_context() {
+        let check = |count: u32, expected: WakeContext| {
+            assert_eq!(WakeContext::of_preempt_count(count), expected, "{count:#x}");
+        };
+        check(0, WakeContext::Thread);
+        check(2, WakeContext::Thread);
+        // Softirqs are held back, not served; and the bit that says whether to reschedule.
+        check(0x8000_0201, WakeContext::Thread);
+        check(0x101, WakeContext::Softirq);
+        check(0x1_0001, WakeContext::Interrupt);
+        // An interrupt in the middle of a softirq.
+        check(0x1_0101, WakeContext::Interrupt);
+        check(0x11_0000, WakeContext::Interrupt);
+    }
+}

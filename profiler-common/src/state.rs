@@ -209,12 +209,15 @@ impl ThreadState {
     /// Somebody wakes the thread at `now_ns`. Only the first wake-up of a wait counts. One that
     /// reaches a thread still on its way off the CPU is kept as well: [`Self::switch_in`] clamps it
     /// to the interval unless another follows.
+    ///
+    /// Returns how long the thread had waited; 0 if it is not this that ends its wait.
     #[inline(always)]
-    pub fn wake(&mut self, now_ns: u64) {
+    pub fn wake(&mut self, now_ns: u64) -> u64 {
         let first = self.phase == Phase::Waiting as u32 && self.wake_ns < self.since_ns;
         if first || self.phase == Phase::Running as u32 {
             self.wake_ns = now_ns;
         }
+        if first { now_ns.saturating_sub(self.since_ns) } else { 0 }
     }
 
     /// The thread gets a CPU at `now_ns`.
@@ -313,8 +316,8 @@ mod tests {
     fn every_nanosecond_is_in_one_state() {
         let mut state = seen(Phase::Running);
         state.switch_out(1300, SLEEPS, 0, 1);
-        state.wake(1700);
-        state.wake(1720);
+        assert_eq!(state.wake(1700), 400);
+        assert_eq!(state.wake(1720), 0);
         let ended = state.switch_in(1750, MIN_BLOCK_NS);
         assert_eq!(ended, Ended::Interval(Span { out_ns: 1300, wake_ns: 1700, in_ns: 1750 }));
         assert_eq!(state.close(2000, MIN_BLOCK_NS), Ended::Nothing);
@@ -348,7 +351,7 @@ mod tests {
     #[test]
     fn a_wake_up_before_the_switch_out_is_clamped_to_it() {
         let mut state = seen(Phase::Running);
-        state.wake(1299);
+        assert_eq!(state.wake(1299), 0);
         state.switch_out(1300, SLEEPS, 0, 1);
         let ended = state.switch_in(1500, MIN_BLOCK_NS);
         assert_eq!(ended, Ended::Interval(Span { out_ns: 1300, wake_ns: 1300, in_ns: 1500 }));

@@ -29,6 +29,17 @@ globals! {
     HOOK_PATH: u32, hook_path;
     /// Intervals shorter than this, in nanoseconds, are counted and not recorded.
     MIN_BLOCK_NS: u64, min_block_ns;
+    /// What ended waits at least this long, in nanoseconds, is told; never 0.
+    WAKER_MIN_NS: u64, waker_min_ns;
+    /// Whether the stacks of threads that end waits are taken.
+    WAKER_STACKS: u32, waker_stacks;
+    /// From the run queue of a CPU to its preemption counter, in bytes, wrapping; 0 if that is not
+    /// known.
+    PREEMPT_COUNT_FROM_RQ: u64, preempt_count_from_rq;
+    /// Offset of `task_struct.se.cfs_rq`.
+    TASK_CFS_RQ: u32, task_cfs_rq;
+    /// Offset of `cfs_rq.rq`.
+    CFS_RQ_RQ: u32, cfs_rq_rq;
     /// Whether a thread that replaces its program is accounted as another one from there on.
     SPLIT_AT_EXEC: u32, split_at_exec;
     /// The only watched process, or 0 if children are watched too.

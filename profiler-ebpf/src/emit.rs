@@ -9,14 +9,14 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use profiler_common::{
     counter::Counter,
-    event::{Header, IntervalEvent, Kind, ThreadEvent},
-    stack::{PAGE_BYTES, USER_FRAMES},
+    event::{Header, IntervalEvent, Kind, ThreadEvent, WakeEvent},
+    stack::{KERNEL_FRAMES, PAGE_BYTES, USER_FRAMES},
     state::ThreadState,
 };
 
 use crate::{
     config,
-    maps::{Draft, EVENTS, count},
+    maps::{Draft, EVENTS, Wake, count},
 };
 
 /// Sends a drafted interval of the given [`Kind`] with as many user frames, and as much of the
@@ -48,6 +48,17 @@ pub fn interval<const BYTES: usize>(draft: &mut Draft<BYTES>, kind: u32, ctx: *m
 fn at_most(count: u32, most: usize) -> u64 {
     let (count, most) = (u64::from(count), most as u64);
     if count > most { most } else { count }
+}
+
+/// Sends the end of a wait, or counts it.
+#[inline(always)]
+pub fn wake(wake: &mut Wake) {
+    let frames = at_most(wake.event.kernel_frames, KERNEL_FRAMES);
+    let bytes = size_of::<WakeEvent>() as u64 + 8 * frames;
+    wake.event.header = Header { kind: Kind::Wake as u32, bytes: bytes as u32 };
+    if !send((&raw mut *wake).cast(), bytes, wake_at_next_mark(bytes)) {
+        count(Counter::WakersDropped);
+    }
 }
 
 /// Sends a thread's accounting; false if there was no room.

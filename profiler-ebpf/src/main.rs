@@ -6,6 +6,7 @@
 //! - [`task`]: every read of a kernel structure.
 //! - [`threads`]: where the accounting of a thread is.
 //! - [`offcpu`]: the accounting at switch-out, wake-up and switch-in.
+//! - [`waker`]: what ends a wait.
 //! - [`capture`]: registers and stacks of a wait.
 //! - [`walk`]: user stacks, by the tables of their files.
 //! - [`chain`]: kernel stacks that were unwound before.
@@ -29,6 +30,7 @@ mod offcpu;
 mod sample;
 mod task;
 mod threads;
+mod waker;
 mod walk;
 
 use aya_ebpf::{
@@ -36,7 +38,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, kprobe, perf_event},
     programs::{BtfTracePointContext, PerfEventContext, ProbeContext},
 };
-use walk::{AtSwitchOut, ByHelper, Never};
+use walk::{AtSwitchOut, ByHelper, ForWaker, Never};
 
 /// A thread leaves a CPU and another gets it. Stacks are taken elsewhere, or are copied here on
 /// kernels without `bpf_loop`.
@@ -56,7 +58,14 @@ pub fn sched_switch_walk(ctx: BtfTracePointContext) -> i32 {
 /// Somebody wakes a thread.
 #[btf_tracepoint(function = "sched_waking")]
 pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
-    offcpu::waking(&ctx);
+    offcpu::waking::<Never>(&ctx);
+    0
+}
+
+/// The same, where the stacks of who does so are walked.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn sched_waking_walk(ctx: BtfTracePointContext) -> i32 {
+    offcpu::waking::<ForWaker>(&ctx);
     0
 }
 

@@ -14,8 +14,8 @@ use profiler_common::{
     },
     config::Window,
     counter::{COUNT, Counter},
-    event::{IntervalEvent, Kind, PREEMPTED},
-    stack::{CHECK_SLICE_BYTES, PAGE_BYTES, USER_FRAMES, USER_SLICE_BYTES},
+    event::{IntervalEvent, Kind, PREEMPTED, WakeEvent},
+    stack::{CHECK_SLICE_BYTES, KERNEL_FRAMES, PAGE_BYTES, USER_FRAMES, USER_SLICE_BYTES},
     state::{Slot, Span, ThreadState},
     table::Rule,
     unwind::Frame,
@@ -37,6 +37,17 @@ pub struct Draft<const BYTES: usize> {
     pub frames: [u64; USER_FRAMES],
     /// The user stack from the stack pointer upwards.
     pub user: [u8; BYTES],
+}
+
+/// The end of a wait with the kernel stack that ended it.
+#[repr(C)]
+pub struct Wake {
+    /// The event.
+    pub event: WakeEvent,
+    /// Kernel return addresses, leaf first.
+    pub kernel: [u64; KERNEL_FRAMES],
+    /// Address of this CPU's preemption counter; 0 until it is asked for.
+    pub preempt_count_at: u64,
 }
 
 /// Bytes of a copy, and a page to spare.
@@ -246,6 +257,14 @@ pub static DRAFT: PerCpuArray<Draft<SLICE_ROOM>> = PerCpuArray::with_max_entries
 #[map]
 pub static SAMPLE_DRAFT: PerCpuArray<Draft<SLICE_ROOM>> = PerCpuArray::with_max_entries(1, 0);
 
+/// The same for the stacks of threads that end waits.
+#[map]
+pub static WAKER_DRAFT: PerCpuArray<Draft<SLICE_ROOM>> = PerCpuArray::with_max_entries(1, 0);
+
+/// The end of a wait, under construction. Wake-ups are made with interrupts disabled.
+#[map]
+pub static WAKE: PerCpuArray<Wake> = PerCpuArray::with_max_entries(1, 0);
+
 /// The same, by CPU, where every stack is copied to check the walk. The loader makes room for
 /// each CPU then.
 #[map]
@@ -279,9 +298,9 @@ pub static ROWS: ArrayOfMaps<BtfArray<Chunk, 1>, CHUNKS_MAX> = ArrayOfMaps::new(
 #[map]
 pub static RULES: Array<Rule> = Array::with_max_entries(RULES_MAX as u32, 0);
 
-/// The walk on this CPU, and that of a sample.
+/// The walk on this CPU, that of a sample, and that of a thread that ends a wait.
 #[map]
-pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(2, 0);
+pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(3, 0);
 
 /// What was found on each CPU. An array by CPU and not a per-CPU one, whose values are small. The
 /// loader makes room for each CPU.

@@ -23,7 +23,7 @@ use crate::{
     capture, config, emit,
     maps::{DUE, Due, PENDING, PROCESSES, TARGETS, When, count, when},
     task::Task,
-    threads,
+    threads, waker,
     walk::Looping,
 };
 
@@ -201,7 +201,7 @@ fn hand_over(due: &mut Due, key: u64, ctx: *mut c_void) {
 
 /// `sched_waking(struct task_struct *p)`.
 #[inline(always)]
-pub fn waking(ctx: &BtfTracePointContext) {
+pub fn waking<L: Looping>(ctx: &BtfTracePointContext) {
     let woken = Task::new(ctx.arg(0));
     if !woken.is_watched() {
         return;
@@ -213,24 +213,30 @@ pub fn waking(ctx: &BtfTracePointContext) {
         When::Within { start_ns } => (start_ns, true),
         When::After { start_ns } => (start_ns, false),
     };
+    let waited_ns = wake(woken, start_ns, now_ns, within);
+    if waited_ns >= config::waker_min_ns() {
+        waker::tell::<L>(woken, now_ns, ctx.as_ptr());
+    }
+}
+
+/// Accounts for a wake-up; how long the thread had waited, 0 if it is not this that ends its wait.
+#[inline(always)]
+fn wake(woken: Task, start_ns: u64, now_ns: u64, within: bool) -> u64 {
     if let Some(state) = threads::find(woken) {
-        if within {
-            // SAFETY: a value of an array map. The thread's own switches are the other
-            // writers; the scheduler orders them against its wake-up.
-            unsafe { (*state).wake(now_ns) };
+        if !within {
+            return 0;
         }
-        return;
+        // SAFETY: a value of an array map. The thread's own switches are the other writers; the
+        // scheduler orders them against its wake-up.
+        return unsafe { (*state).wake(now_ns) };
     }
     // A thread on its way off a CPU was running: its switch-out, yet to come, is its first event.
     if woken.on_cpu() {
-        return;
+        return 0;
     }
-    if let Some(state) = account(woken, Phase::Waiting, start_ns, woken.switches()) {
-        state.task_state = woken.state();
-        if within {
-            state.wake(now_ns);
-        }
-    }
+    let Some(state) = account(woken, Phase::Waiting, start_ns, woken.switches()) else { return 0 };
+    state.task_state = woken.state();
+    if within { state.wake(now_ns) } else { 0 }
 }
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`.

@@ -48,6 +48,9 @@ pub struct AtSwitchOut;
 /// The same for samples, which interrupt other programs and so share nothing with them.
 pub struct ForSample;
 
+/// The same for threads that end waits, for they do so in the middle of other programs too.
+pub struct ForWaker;
+
 /// Not at all: for programs that take no stacks, and for kernels without the helper.
 ///
 /// A loop of its own of 128 frames is more than the million instructions that the verifier follows.
@@ -78,6 +81,19 @@ impl Looping for ForSample {
     const REMEMBERS: bool = false;
     const IN_KERNEL: bool = false;
     const WALK: u32 = 1;
+
+    #[inline(always)]
+    fn repeat(context: &mut Loop) -> bool {
+        by_helper(advance::<Self>, context);
+        true
+    }
+}
+
+impl Looping for ForWaker {
+    const RECALLS: bool = false;
+    const REMEMBERS: bool = false;
+    const IN_KERNEL: bool = false;
+    const WALK: u32 = 2;
 
     #[inline(always)]
     fn repeat(context: &mut Loop) -> bool {

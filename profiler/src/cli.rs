@@ -112,6 +112,11 @@ pub struct RecordArgs {
     #[arg(long, value_name = "SIZE", default_value = RING_SIZE, value_parser = values::bytes)]
     pub ring_size: u64,
 
+    /// What to tell of who ends each wait: nothing, the thread or interrupt, or the stacks of the
+    /// thread too.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = WakersChoice::Thread)]
+    pub wakers: WakersChoice,
+
     /// Also look what runs, so many times a second on each CPU: names long polls that compute.
     ///
     /// 99 is usual. It takes stacks of the target's threads while they run.
@@ -150,6 +155,7 @@ impl RecordArgs {
             max_size: None,
             symbols: SymbolArgs::default(),
             ring_size: values::bytes(RING_SIZE).expect("the default is valid"),
+            wakers: WakersChoice::Thread,
             on_cpu: None,
             bpf_stats: false,
             bpf_log: false,
@@ -238,6 +244,17 @@ pub enum HookChoice {
     FinishTaskSwitch,
     /// `sched_switch` itself, for every wait.
     SwitchOut,
+}
+
+/// What to tell of who ends waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WakersChoice {
+    /// Nothing.
+    None,
+    /// The thread or the interrupt.
+    Thread,
+    /// The stacks of the thread too, where its process is watched.
+    Stack,
 }
 
 /// Where the results go.

@@ -8,7 +8,9 @@ use std::{io::Write, path::PathBuf};
 use crate::{
     cache::TableCache,
     cli::Inspect,
-    recording::{Ending, Names, Part, Recording, StackEnd, Why, facts::Record, file},
+    recording::{
+        Ending, Interval, Names, Part, Recording, StackEnd, Why, Woken, facts::Record, file,
+    },
     render::{count, time},
     report, target,
     terminal::printable,
@@ -202,6 +204,10 @@ pub fn events(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> 
         line(&Record::KernelStack(stack.clone()))?;
     }
     for interval in &recording.intervals {
+        let Interval { pid, tid, wake: at, .. } = *interval;
+        if let Some(waker) = interval.waker {
+            line(&Record::Woken(Woken { at, pid, tid, waker }))?;
+        }
         line(&Record::Interval(interval.clone()))?;
     }
     for since in &recording.open_since {
@@ -218,6 +224,9 @@ pub fn events(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> 
     }
     for look in &recording.looks {
         line(&Record::Look(*look))?;
+    }
+    for (id, waker) in sorted(&recording.wakers, |(id, _)| **id) {
+        line(&Record::Waker(*id, waker.clone()))?;
     }
     for totals in &recording.totals {
         line(&Record::Totals(totals.clone()))?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     analysis::{self, Selection},
     cli::SnapshotArgs,
-    kernel::{self, StackCopies},
+    kernel::{self, StackCopies, Wakers},
     record::{self, Extent, Outcome, Plan},
     recording::{file, redact::Redaction},
     render,
@@ -52,6 +52,7 @@ pub fn run(args: &SnapshotArgs) -> Result<()> {
         children: args.children,
         hook: None,
         ring_bytes: RING_BYTES,
+        wakers: Wakers::None,
         on_cpu: None,
         bpf_stats: false,
         bpf_log: false,

@@ -100,6 +100,7 @@ fn recording() -> Recording {
             regs: None,
             user_stack: Some(UserStackId(0)),
             kernel_stack: None,
+            waker: None,
         }],
         totals: vec![ThreadTotals {
             pid,
@@ -136,6 +137,7 @@ fn recording() -> Recording {
         stack_check: None,
         objects: HashMap::new(),
         looks: Vec::new(),
+        wakers: HashMap::new(),
         ending: Ending::Finished(End {
             end: at(10),
             reason: EndReason::Duration,

@@ -13,6 +13,7 @@ mod select;
 mod sites;
 mod stacks;
 mod starvation;
+mod wakers;
 
 #[cfg(test)]
 pub mod sample;

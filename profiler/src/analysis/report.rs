@@ -307,6 +307,45 @@ pub struct Site {
     /// What was waited on, longest first; the few that most time went to. Time that is in none of
     /// them went to others, or nothing is known of what it went to.
     pub objects: Vec<Object>,
+    /// Who ended the waits, longest first; the few that most time went to. Time that is in none of
+    /// them was ended by others, or it is not known by what.
+    pub wakers: Vec<Waker>,
+}
+
+/// What ended waits of a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Waker {
+    /// `thread`, `timer`, `network`, `disk`, `interrupt`; `unknown` where it cannot be told whether
+    /// the thread did so or an interrupt that came upon it.
+    pub kind: &'static str,
+    /// The thread's process, as the recorder sees it; null unless the kind is `thread` or `unknown`.
+    pub pid: Option<u32>,
+    /// The thread.
+    pub tid: Option<u32>,
+    /// The thread's name.
+    pub name: Option<String>,
+    /// The name of its process, where that is not watched.
+    pub process: Option<String>,
+    /// Intervals.
+    pub count: u64,
+    /// Waiting time.
+    pub total_ns: u64,
+    /// What the thread itself waited for meanwhile, longest first; the few that most time went to.
+    pub chains: Vec<Chain>,
+    /// Where it ended the waits, root to leaf; empty unless stacks of wakers were taken.
+    pub frames: Vec<Frame>,
+}
+
+/// Waits that led to the end of others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Chain {
+    /// Indices into [`Report::sites`]: where the waker waited, where the one that ended that wait
+    /// did, and so on, four at most.
+    pub sites: Vec<usize>,
+    /// Intervals.
+    pub count: u64,
+    /// How long the waits at the first of the sites lasted while the waker was waited for.
+    pub total_ns: u64,
 }
 
 /// What threads waited on. Addresses, paths and descriptors are those that the target sees.

@@ -6,7 +6,8 @@ use crate::{
     recording::{
         CodeAddress, Counters, End, Ending, FrameKind, Host, Interval, KernelStack, KernelStackId,
         Module, ModuleId, NamedFrame, Options, RawFrame, Recording, Regs, ResolvedName, Session,
-        StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId,
+        StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId, WakeContext, Waker,
+        WakerId, WakerThread,
         facts::{EndReason, Observer},
     },
     symbols::{self, SymbolTable},
@@ -94,6 +95,7 @@ impl Sample {
             stack_check: None,
             objects: HashMap::new(),
             looks: Vec::new(),
+            wakers: HashMap::new(),
             ending: Ending::Finished(end),
         };
         Self { recording, names: HashMap::new(), addresses: HashMap::new() }
@@ -125,6 +127,7 @@ impl Sample {
             regs: Some(regs),
             user_stack,
             kernel_stack: None,
+            waker: None,
         });
         self
     }
@@ -150,6 +153,23 @@ impl Sample {
         self.recording.kernel_stacks.insert(id, KernelStack { id, frames });
         let interval = self.recording.intervals.last_mut();
         interval.expect("there is an interval to be in the kernel").kernel_stack = Some(id);
+        self
+    }
+
+    /// Has a thread end the wait of the last interval.
+    pub fn ended_by(&mut self, tid: u32) -> &mut Self {
+        let id = WakerId(tid);
+        let thread =
+            WakerThread { pid: PID, tid: Tid(tid), name: format!("thread-{tid}"), process: None };
+        let waker = Waker {
+            context: WakeContext::Thread,
+            thread: Some(thread),
+            user_stack: None,
+            kernel_stack: None,
+        };
+        self.recording.wakers.insert(id, waker);
+        let interval = self.recording.intervals.last_mut();
+        interval.expect("there is an interval to be ended").waker = Some(id);
         self
     }
 

@@ -105,6 +105,13 @@ fn keep_sites(report: &mut Report, keep: impl Fn(State, u32) -> bool) {
         kept += usize::from(keeps);
     }
     report.sites.retain(|site| keep(site.state, site.pool));
+    for waker in report.sites.iter_mut().flat_map(|site| &mut site.wakers) {
+        for chain in &mut waker.chains {
+            let left = chain.sites.iter().map_while(|site| moved.get(*site).copied().flatten());
+            chain.sites = left.collect();
+        }
+        waker.chains.retain(|chain| !chain.sites.is_empty());
+    }
     for thread in report.pools.iter_mut().flat_map(|pool| &mut pool.threads) {
         thread.at_end = thread.at_end.and_then(|at_end| {
             let site = moved.get(at_end.site).copied().flatten()?;

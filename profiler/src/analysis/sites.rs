@@ -7,6 +7,7 @@ use super::{
     objects::{Awaits, Objects},
     report::{Frame, Object, Reason, Role, Site, StackQuality, State},
     stacks::Stacks,
+    wakers::Wakers,
 };
 use crate::recording::{Interval, KernelStackId, Recording, UserStackId};
 
@@ -15,6 +16,9 @@ pub struct Sites<'a> {
     stacks: &'a Stacks<'a>,
     judged: &'a Judged,
     objects: Objects<'a>,
+    wakers: Wakers<'a>,
+    /// The site of each interval.
+    site_of: HashMap<usize, usize>,
     found: Vec<(Key, Waits)>,
     by_key: HashMap<Key, usize>,
     /// Most intervals repeat an earlier one in all that matters; these need no look at frames.
@@ -47,6 +51,8 @@ struct Waits {
     unexplained: u64,
     runnable: u64,
     objects: HashMap<Awaits, Awaited>,
+    /// Those of which it is known what ended them.
+    ended: Vec<usize>,
 }
 
 /// The waits of a site that were on one thing.
@@ -67,6 +73,8 @@ impl<'a> Sites<'a> {
             stacks,
             judged,
             objects: Objects::new(recording),
+            wakers: Wakers::new(recording, stacks),
+            site_of: HashMap::new(),
             found: Vec::new(),
             by_key: HashMap::new(),
             by_origin: HashMap::new(),
@@ -87,6 +95,10 @@ impl<'a> Sites<'a> {
         let waits = &mut self.found[site].1;
         waits.count += 1;
         waits.runnable += interval.in_.since(interval.wake).0;
+        self.site_of.insert(index, site);
+        if interval.waker.is_some() {
+            waits.ended.push(index);
+        }
         if judgement.is_some() {
             let waiting = interval.wake.since(interval.out).0;
             waits.waiting.push(waiting);
@@ -125,7 +137,7 @@ impl<'a> Sites<'a> {
         for (stack, number) in self.by_frames {
             frames[number] = stack;
         }
-        let describe = self.objects;
+        let (describe, wakers, site_of) = (self.objects, self.wakers, self.site_of);
         let site = |(key, waits): (Key, Waits)| {
             let mut waiting = waits.waiting;
             waiting.sort_unstable();
@@ -146,6 +158,7 @@ impl<'a> Sites<'a> {
                 role: key.role,
                 inferred: key.inferred,
                 objects: top(&describe, waits.objects),
+                wakers: wakers.of_site(&waits.ended, |index| site_of.get(&index).copied()),
             }
         };
         let mut sites: Vec<(usize, Site)> = self.found.into_iter().map(site).enumerate().collect();
@@ -160,6 +173,10 @@ impl<'a> Sites<'a> {
         let mut order = vec![0; sites.len()];
         for (place, (number, _)) in sites.iter().enumerate() {
             order[*number] = place;
+        }
+        for waker in sites.iter_mut().flat_map(|(_, site)| &mut site.wakers) {
+            let sites = waker.chains.iter_mut().flat_map(|chain| &mut chain.sites);
+            sites.for_each(|site| *site = order[*site]);
         }
         (sites.into_iter().map(|(_, site)| site).collect(), order)
     }

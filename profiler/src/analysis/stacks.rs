@@ -52,7 +52,18 @@ impl<'a> Stacks<'a> {
 
     /// The names on a kernel stack, leaf first.
     pub fn kernel_names(&self, id: KernelStackId) -> impl Iterator<Item = &str> {
-        self.kernel(id)
+        self.names_of(self.kernel(id))
+    }
+
+    /// The names on the kernel stack of a wake-up, leaf first: no scheduler is in the way there, and
+    /// an interrupt can come upon one.
+    pub fn waker_names(&self, id: KernelStackId) -> impl Iterator<Item = &str> {
+        let stack = self.recording.kernel_stacks.get(&id);
+        self.names_of(stack.map_or(&[], |stack| &stack.frames))
+    }
+
+    fn names_of<'s>(&'s self, stack: &'s [Avma]) -> impl Iterator<Item = &'s str> {
+        stack
             .iter()
             .flat_map(|address| &self.place(&kernel_frame(*address)).runtime)
             .filter_map(|frame| frame.name.as_deref())

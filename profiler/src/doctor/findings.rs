@@ -72,6 +72,7 @@ fn kernel(probe: &Probe, facts: &Facts) -> Vec<Finding> {
         kprobes: _,
         prev_state: _,
         offsets: _,
+        preempt_count_from_rq,
         on_cpu_bytes: _,
         missing_members: _,
     } = probe;
@@ -115,6 +116,14 @@ fn kernel(probe: &Probe, facts: &Facts) -> Vec<Finding> {
             limit(
                 "threads already blocked when the recording starts have no user stacks",
                 "boot Linux 5.18 or newer",
+            ),
+        ),
+        has(
+            "wake-up context",
+            preempt_count_from_rq.is_some(),
+            limit(
+                "a thread that wakes another cannot be told from one that an interrupt came upon",
+                "boot a kernel whose type information has the variables of each CPU",
             ),
         ),
     ]

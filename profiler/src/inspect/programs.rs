@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     kernel::{
-        Probe, Request, StackCopies,
+        Probe, Request, StackCopies, Wakers,
         probe::probe,
         verifier::{INSTRUCTIONS_MAX, STACK_MAX, Verified, verify},
     },
@@ -82,6 +82,7 @@ fn at(probe: &Probe, hook: HookPath) -> anyhow::Result<BTreeMap<String, Figures>
         min_block: Nanos(100_000),
         hook,
         ring_bytes: 64 << 10,
+        wakers: Wakers::Thread,
         on_cpu: None,
         threads_max: 1,
         kept_stacks_max: 1,
@@ -93,6 +94,7 @@ fn at(probe: &Probe, hook: HookPath) -> anyhow::Result<BTreeMap<String, Figures>
         split_at_exec: true,
         min_block: Nanos(0),
         stack_copies: StackCopies::Always,
+        wakers: Wakers::Stack,
         on_cpu: probe.bpf_loop.then_some(1),
         log: true,
         ..plain

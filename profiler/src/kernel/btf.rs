@@ -41,7 +41,12 @@ pub struct KernelBtf {
     typedefs: HashMap<String, u32>,
     structs: HashMap<String, u32>,
     enumerators: HashSet<String>,
+    /// The section of variables that each CPU has its own of.
+    per_cpu: Option<u32>,
 }
+
+/// Its name.
+const PER_CPU: &str = ".data..percpu";
 
 impl KernelBtf {
     /// Reads the running kernel's BTF.
@@ -71,6 +76,7 @@ impl KernelBtf {
             typedefs: HashMap::new(),
             structs: HashMap::new(),
             enumerators: HashSet::new(),
+            per_cpu: None,
         };
         let mut at = types_start;
         while at < types_end {
@@ -83,6 +89,18 @@ impl KernelBtf {
     pub fn member_offset(&self, of: &str, member: &str) -> Option<u32> {
         let (bits, _) = self.find_member(*self.structs.get(of)?, member, 0).ok()??;
         bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    /// Where a variable of which each CPU has its own lies among all of these, in bytes.
+    pub fn per_cpu_offset(&self, variable: &str) -> Option<u32> {
+        let section = self.per_cpu?;
+        let (_, variables, _) = self.info(section).ok()?;
+        let first = self.types[section as usize] + 12;
+        (0..variables as usize).map(|index| first + 12 * index).find_map(|entry| {
+            let id = word(&self.bytes, entry).ok()?;
+            let name = word(&self.bytes, *self.types.get(id as usize)?).ok()?;
+            (self.string(name).ok()? == variable).then(|| word(&self.bytes, entry + 4).ok())?
+        })
     }
 
     /// Length in bytes of a member that is an integer.
@@ -142,6 +160,9 @@ impl KernelBtf {
                 if !name.is_empty() {
                     self.structs.entry(name).or_insert(id);
                 }
+            }
+            KIND_DATASEC if self.string(word(&self.bytes, at)?)? == PER_CPU => {
+                self.per_cpu = Some(id);
             }
             KIND_ENUM => {
                 for entry in 0..entries {
@@ -229,6 +250,9 @@ mod tests {
         assert_eq!(btf.member_bytes("task_struct", "stack"), None);
         assert!(matches!(btf.tracepoint_arguments("sched_switch"), Some(3 | 4)));
         assert_eq!(btf.tracepoint_arguments("no_such_tracepoint"), None);
+        let per_cpu = ["runqueues", "this_cpu_off"].map(|name| btf.per_cpu_offset(name));
+        assert!(matches!(per_cpu, [Some(one), Some(other)] if one != other), "{per_cpu:?}");
+        assert_eq!(btf.per_cpu_offset("no_such_variable"), None);
         assert!(btf.has_helper("ringbuf_output"));
         assert!(!btf.has_helper("no_such_helper"));
     }

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "reads the wire structs out of bytes")]
 
 use profiler_common::{
-    event::{Header, IntervalEvent, Kind, ThreadEvent},
+    event::{Header, IntervalEvent, Kind, ThreadEvent, WakeEvent},
     stack::USER_FRAMES,
 };
 
@@ -15,6 +15,10 @@ pub enum Event<'bytes> {
     Swept(&'bytes IntervalEvent, UserPart<'bytes>),
     /// The registers and stacks of a thread on a CPU, at the end of its span.
     Sample(&'bytes IntervalEvent, UserPart<'bytes>),
+    /// The registers and stacks of a thread that ends a wait, at the end of its span.
+    Waker(&'bytes IntervalEvent, UserPart<'bytes>),
+    /// A wait was ended; the kernel stack where that says by what, leaf first.
+    Wake(&'bytes WakeEvent, &'bytes [u64]),
     /// A thread ended; its totals are final.
     ThreadEnded(ThreadEvent),
     /// A process replaced its program.
@@ -58,6 +62,16 @@ pub fn parse(bytes: &[u8]) -> Option<Event<'_>> {
         let frames = words.get(..frames).filter(|_| whole)?;
         Some((event, UserPart { frames, slice }))
     };
+    let wake = || -> Option<(&WakeEvent, &[u64])> {
+        // SAFETY: `WakeEvent` is integers without padding.
+        let event: &WakeEvent = unsafe { view(bytes) }?;
+        let behind = bytes.get(size_of::<WakeEvent>()..)?;
+        // SAFETY: every bit pattern is a number.
+        let (unaligned, frames, rest) = unsafe { behind.align_to::<u64>() };
+        let whole =
+            unaligned.is_empty() && rest.is_empty() && frames.len() == event.kernel_frames as usize;
+        whole.then_some((event, frames))
+    };
     // SAFETY: `ThreadEvent` is integers without padding.
     let thread = || -> Option<ThreadEvent> { unsafe { view(bytes) }.copied() };
     match header.kind {
@@ -69,6 +83,12 @@ pub fn parse(bytes: &[u8]) -> Option<Event<'_>> {
         }
         kind if kind == Kind::Sample as u32 => {
             interval().map(|(event, user)| Event::Sample(event, user))
+        }
+        kind if kind == Kind::Waker as u32 => {
+            interval().map(|(event, user)| Event::Waker(event, user))
+        }
+        kind if kind == Kind::Wake as u32 => {
+            wake().map(|(event, kernel)| Event::Wake(event, kernel))
         }
         kind if kind == Kind::ThreadEnded as u32 => thread().map(Event::ThreadEnded),
         kind if kind == Kind::Exec as u32 => thread().map(Event::Exec),
@@ -113,6 +133,10 @@ mod tests {
         check(swept, whole + 8, whole + 8, false);
         check(present, size_of::<ThreadEvent>(), size_of::<ThreadEvent>(), true);
         check(present, 40, 40, false);
+        let (wake, bytes) = (Kind::Wake as u32, size_of::<WakeEvent>());
+        check(wake, bytes, bytes, true);
+        check(wake, bytes + 8, bytes + 8, false);
+        check(wake, bytes - 8, bytes - 8, false);
         check(99, whole, whole, false);
         check(interval, 3, 3, false);
     }

@@ -102,6 +102,8 @@ pub struct Request {
     pub kept_stacks_max: u32,
     /// When user stacks are copied.
     pub stack_copies: StackCopies,
+    /// What is told of who ends waits.
+    pub wakers: Wakers,
     /// How many times a second it is looked what each CPU runs; `None` for not at all.
     pub on_cpu: Option<u32>,
     /// Whether the kernel side writes its debug log.
@@ -116,6 +118,17 @@ pub enum StackCopies {
     WhereNeeded = 0,
     /// With every stack.
     Always = 1,
+}
+
+/// What the kernel side tells of who ends waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wakers {
+    /// Nothing.
+    None,
+    /// The thread or the interrupt.
+    Thread,
+    /// The stacks of the thread too.
+    Stack,
 }
 
 /// The programs, loaded and attached, with nothing measured until a window is opened.
@@ -162,11 +175,14 @@ impl Programs {
             programs.load_iterator("sweep")?;
         }
         programs.adopt(&[request.target])?;
-        for tracepoint in
-            ["sched_process_fork", "sched_process_exec", "sched_process_free", "sched_waking"]
-        {
+        for tracepoint in ["sched_process_fork", "sched_process_exec", "sched_process_free"] {
             programs.attach_tracepoint(tracepoint, tracepoint)?;
         }
+        let waking = match (request.wakers, probe.bpf_loop) {
+            (Wakers::Stack, true) => "sched_waking_walk",
+            _ => "sched_waking",
+        };
+        programs.attach_tracepoint(waking, "sched_waking")?;
         match request.hook {
             HookPath::SchedExit => programs.attach_tracepoint("sched_exit", "sched_exit_tp")?,
             HookPath::FinishTaskSwitch => {
@@ -419,16 +435,25 @@ pub(super) fn load_object(
         ("KERNEL_STACK_SKIP", skip),
         ("RING_MARK_BITS", (request.ring_bytes / RING_MARKS).ilog2()),
         ("COPY_ALWAYS", request.stack_copies as u32),
+        ("WAKER_STACKS", u32::from(request.wakers == Wakers::Stack)),
     ]
     .into_iter()
     .chain(probe.offsets.iter().copied())
     .collect();
+    // Half of what is recorded: a recorded interval can be as short as that before its wake-up.
+    let waker_min_ns = match request.wakers {
+        Wakers::None => u64::MAX,
+        Wakers::Thread | Wakers::Stack => (request.min_block.0 / 2).max(1),
+    };
+    let preempt_count_from_rq = probe.preempt_count_from_rq.unwrap_or(0).cast_unsigned();
     let log_level: u8 = if request.log { aya_log::Level::Debug as u8 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(btf))
         .verifier_log_level(words)
         .override_global("MIN_BLOCK_NS", &request.min_block.0, true)
+        .override_global("WAKER_MIN_NS", &waker_min_ns, true)
+        .override_global("PREEMPT_COUNT_FROM_RQ", &preempt_count_from_rq, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries("EVENTS", request.ring_bytes)
         .map_max_entries("THREADS", request.threads_max)

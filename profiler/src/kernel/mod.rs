@@ -27,7 +27,7 @@ pub mod usage;
 pub mod verifier;
 
 pub use events::Event;
-pub use load::{Programs, Request, StackCopies};
+pub use load::{Programs, Request, StackCopies, Wakers};
 pub use mmaps::{Made, MadeMappings};
 pub use probe::Probe;
 pub use tables::{KernelTables, PlacedFile};

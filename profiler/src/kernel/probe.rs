@@ -32,6 +32,12 @@ const SINCE_MEMBERS: &[(&str, &[(&str, &str)])] = &[
     ("TASK_PRIO", &[("task_struct", "prio")]),
 ];
 
+/// The layouts that lead from a thread to the run queue of its CPU, in the same way.
+const RUN_QUEUE_MEMBERS: &[(&str, &[(&str, &str)])] = &[
+    ("TASK_CFS_RQ", &[("task_struct", "se"), ("sched_entity", "cfs_rq")]),
+    ("CFS_RQ_RQ", &[("cfs_rq", "rq")]),
+];
+
 /// Capabilities that recording needs, by number (`linux/capability.h`). `CAP_SYS_ADMIN` stands in
 /// for the first two.
 const NEEDED_CAPS: &[(u32, &str)] = &[(39, "CAP_BPF"), (38, "CAP_PERFMON"), (19, "CAP_SYS_PTRACE")];
@@ -68,6 +74,9 @@ pub struct Probe {
     pub missing_caps: Vec<&'static str>,
     /// Offsets in `task_struct` by the name of the global that holds them; empty without BTF.
     pub offsets: Vec<(&'static str, u32)>,
+    /// From the run queue of a CPU to its preemption counter, in bytes; `None` where the BTF does not
+    /// tell.
+    pub preempt_count_from_rq: Option<i64>,
     /// Length of `task_struct.on_cpu` in bytes; newer kernels have one, older ones four.
     pub on_cpu_bytes: u32,
     /// Members of `task_struct` that were not found.
@@ -104,11 +113,18 @@ pub fn probe() -> Result<Probe> {
             None => missing_members.push(names[0]),
         }
     }
-    let since = SINCE_MEMBERS.iter().map(|&(global, path)| {
+    let all_of = |members: &[(&'static str, &[(&str, &str)])]| -> Option<Vec<_>> {
         let offset = |(of, member): &(&str, &str)| btf.as_ref()?.member_offset(of, member);
-        Some((global, path.iter().map(offset).sum::<Option<u32>>()?))
-    });
-    offsets.extend(since.collect::<Option<Vec<_>>>().unwrap_or_default());
+        let found = members
+            .iter()
+            .map(|&(global, path)| Some((global, path.iter().map(offset).sum::<Option<u32>>()?)));
+        found.collect()
+    };
+    offsets.extend(all_of(SINCE_MEMBERS).unwrap_or_default());
+    let run_queue = all_of(RUN_QUEUE_MEMBERS);
+    let preempt_count_from_rq =
+        run_queue.as_ref().and_then(|_| preempt_count_from_rq(btf.as_ref()?));
+    offsets.extend(run_queue.unwrap_or_default());
     Ok(Probe {
         release: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         btf: btf.is_some(),
@@ -123,12 +139,21 @@ pub fn probe() -> Result<Probe> {
         prev_state: arguments("sched_switch") >= 4,
         missing_caps: missing_caps(&fs::read_to_string("/proc/self/status")?),
         offsets,
+        preempt_count_from_rq,
         on_cpu_bytes: btf
             .as_ref()
             .and_then(|btf| btf.member_bytes("task_struct", "on_cpu"))
             .unwrap_or(4),
         missing_members,
     })
+}
+
+/// The counter is a variable of its own, or from 6.2 to 6.14 a member of one.
+fn preempt_count_from_rq(btf: &KernelBtf) -> Option<i64> {
+    let counter = btf.per_cpu_offset("__preempt_count").or_else(|| {
+        Some(btf.per_cpu_offset("pcpu_hot")? + btf.member_offset("pcpu_hot", "preempt_count")?)
+    })?;
+    Some(i64::from(counter) - i64::from(btf.per_cpu_offset("runqueues")?))
 }
 
 impl Probe {

@@ -4,6 +4,7 @@ mod close;
 mod open;
 pub mod stacks;
 mod threads;
+mod wakers;
 mod walks;
 
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use profiler_common::{
     state::Span,
 };
 
-use self::{open::OpenWaits, stacks::StackTable, walks::KernelWalks};
+use self::{open::OpenWaits, stacks::StackTable, wakers::Wakers, walks::KernelWalks};
 use super::{check::Checker, code::CodeMap, objects::Objects};
 use crate::{
     kernel::{
@@ -50,6 +51,8 @@ pub struct Collector {
     present: HashMap<Tid, ThreadEvent>,
     /// Since when threads are off-CPU.
     open: OpenWaits,
+    /// Who ends waits.
+    wakers: Wakers,
     /// Processes that replaced their program.
     execs: HashMap<Pid, Ktime>,
     /// Compares stacks of the kernel side with walks of their copies, where that was asked for.
@@ -92,6 +95,7 @@ impl Collector {
             swept: HashMap::new(),
             present: HashMap::new(),
             open: OpenWaits::default(),
+            wakers: Wakers::default(),
             execs: HashMap::new(),
             checker: None,
             objects: None,
@@ -157,6 +161,8 @@ impl Collector {
                 Ok(())
             }
             Event::Sample(event, user) => self.sample(event, user),
+            Event::Waker(event, user) => self.waker(event, user),
+            Event::Wake(event, kernel) => self.wake(event, kernel),
             Event::ThreadEnded(event) => self.thread_ended(&event),
             Event::Exec(event) => {
                 let pid = Pid(event.state.tgid);
@@ -310,7 +316,8 @@ impl Collector {
         self.append(Record::Sample(Sample { at, pid, tid, user_stack, kernel_stack }))
     }
 
-    fn record(&mut self, interval: Interval) -> Result<(), WriteError> {
+    fn record(&mut self, mut interval: Interval) -> Result<(), WriteError> {
+        self.woken(&mut interval)?;
         self.tally.intervals += 1;
         self.tally.waiting += interval.wake.since(interval.out);
         if let Some(objects) = &mut self.objects {
@@ -372,6 +379,7 @@ fn bare(pid: Pid, tid: Tid, span: Span) -> Interval {
         regs: None,
         user_stack: None,
         kernel_stack: None,
+        waker: None,
     }
 }
 

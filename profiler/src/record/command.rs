@@ -11,9 +11,9 @@ use super::{
     record,
 };
 use crate::{
-    cli::{HookChoice, RecordArgs, TargetChoice},
+    cli::{HookChoice, RecordArgs, TargetChoice, WakersChoice},
     failure::Failure,
-    kernel::{self, StackCopies},
+    kernel::{self, StackCopies, Wakers},
     recording::{EndReason, file, redact::Redaction},
     report::{self, Outputs, Request},
     symbols::SymbolTable,
@@ -60,6 +60,7 @@ pub fn run(args: &RecordArgs) -> Result<()> {
         children: args.children,
         hook: hook(args.hook),
         ring_bytes,
+        wakers: wakers(args.wakers),
         on_cpu: args.on_cpu,
         bpf_stats: args.bpf_stats,
         bpf_log: args.bpf_log,
@@ -130,6 +131,14 @@ fn hook(choice: HookChoice) -> Option<HookPath> {
         HookChoice::SchedExit => Some(HookPath::SchedExit),
         HookChoice::FinishTaskSwitch => Some(HookPath::FinishTaskSwitch),
         HookChoice::SwitchOut => Some(HookPath::SwitchOut),
+    }
+}
+
+fn wakers(choice: WakersChoice) -> Wakers {
+    match choice {
+        WakersChoice::None => Wakers::None,
+        WakersChoice::Thread => Wakers::Thread,
+        WakersChoice::Stack => Wakers::Stack,
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) use session::hook_name;
 use self::launch::Launched;
 use crate::{
     failure::Failure,
-    kernel::{self, StackCopies},
+    kernel::{self, StackCopies, Wakers},
     recording::{EndReason, redact::Redaction},
     symbols::SymbolOptions,
     target::{self, Process},
@@ -77,6 +77,8 @@ pub struct Plan {
     pub hook: Option<HookPath>,
     /// Size of the ring buffer in bytes.
     pub ring_bytes: u32,
+    /// What is told of who ends waits.
+    pub wakers: Wakers,
     /// How many times a second it is looked what each CPU runs; `None` for not at all.
     pub on_cpu: Option<u32>,
     /// Whether the run time of the kernel programs is measured.

@@ -39,6 +39,7 @@ pub fn request(plan: &Plan, hook: HookPath, pid: Pid) -> Request {
         threads_max: THREADS_MIN.max(threads * THREADS_FACTOR),
         kept_stacks_max: KEPT_STACKS_MIN + threads,
         stack_copies: plan.stack_copies,
+        wakers: plan.wakers,
         on_cpu: plan.on_cpu,
         log: plan.bpf_log,
     }

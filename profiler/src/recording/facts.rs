@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use super::object::{Look, Object};
 use super::path_bytes;
 pub use super::stack_end::{Part, StackEnd, Why};
+pub use super::waker::{Waker, WakerId, Woken};
 use crate::units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid};
 
 /// One appended fact.
@@ -51,6 +52,10 @@ pub enum Record {
     Object(Object),
     /// What a process named to the kernel, when somebody looked.
     Look(Look),
+    /// What ended waits, and its number.
+    Waker(WakerId, Waker),
+    /// What ended a wait.
+    Woken(Woken),
 }
 
 /// What was recorded, how and where.
@@ -250,6 +255,9 @@ pub struct Interval {
     pub user_stack: Option<UserStackId>,
     /// Kernel stack, where one was taken.
     pub kernel_stack: Option<KernelStackId>,
+    /// What ended it, where that is known; a fact of its own in the file ([`Woken`]).
+    #[serde(skip)]
+    pub waker: Option<WakerId>,
 }
 
 /// Since when a thread was off-CPU that was so when the window began.

@@ -10,6 +10,7 @@ pub mod object;
 mod path_bytes;
 pub mod redact;
 pub mod stack_end;
+pub mod waker;
 
 pub use facts::{
     CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack, KernelStackId,
@@ -19,3 +20,4 @@ pub use facts::{
 };
 pub use model::{Ending, Recording};
 pub use object::{Handle, Holder, Look, Object, ObjectId, PathBytes, Thing};
+pub use waker::{WakeContext, Waker, WakerId, WakerThread, Woken};

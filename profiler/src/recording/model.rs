@@ -8,6 +8,7 @@ use super::facts::{
     ThreadTotals, UserStack, UserStackId,
 };
 use super::object::{Look, Object, ObjectId};
+use super::waker::{Waker, WakerId};
 
 /// A whole recording, as far as the file could be read.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct Recording {
     pub objects: HashMap<ObjectId, Object>,
     /// Which of them a process meant when, in order of time.
     pub looks: Vec<Look>,
+    /// What ended waits, by number.
+    pub wakers: HashMap<WakerId, Waker>,
     /// How the file ends.
     pub ending: Ending,
 }

@@ -21,6 +21,7 @@ mod smol;
 pub mod stack;
 pub mod task;
 mod tokio;
+mod waker;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -28,6 +29,7 @@ pub use awaited::Awaited;
 pub use meaning::{Meaning, Place, Reason, Role, Scope, State};
 pub use origin::Origin;
 pub use stack::{Body, Frame, Stack};
+pub use waker::{WakerKind, kind as waker_kind};
 
 use crate::{recording::StackEnd, units::Tid};
 

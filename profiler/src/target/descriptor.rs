@@ -10,6 +10,7 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, makedev, statx};
 
+use super::process_name;
 use crate::units::{Pid, Tid};
 
 /// What a descriptor is, as the link in `/proc/TID/fd` says it.
@@ -99,8 +100,7 @@ pub fn openers(wanted: &[Descriptor]) -> HashMap<Descriptor, Vec<Opener>> {
             let Some(meant) = wanted.iter().find(is_meant) else { continue };
             let number = entry.file_name().to_str().and_then(|number| number.parse().ok());
             let Some(ends) = number.and_then(|number| ends(Tid(pid.0), number)) else { continue };
-            let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+            let name = process_name(pid).unwrap_or_default();
             found.entry(meant.clone()).or_default().push(Opener { pid, name, ends });
         }
     }

@@ -24,7 +24,7 @@ pub use find::{by_name, by_pid};
 pub use host::{Clocks, Host, clocks, host, is_initial_pid_namespace};
 pub use maps::{ExecMapping, MappingKind, mappings, open_mapped, read_memory};
 use nix::errno::Errno;
-pub use process::{Process, children, sched_stat, switches, threads};
+pub use process::{Process, children, process_name, sched_stat, switches, threads};
 pub use sockets::{InetSocket, UnixSocket, UnixSockets, inet_sockets};
 pub use stat::SchedStat;
 

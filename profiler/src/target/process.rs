@@ -126,6 +126,12 @@ pub(super) fn process(pid: Pid, stat: Stat, status: &Status) -> anyhow::Result<P
     })
 }
 
+/// The name of a process, up to 15 bytes; `None` if it is gone.
+pub fn process_name(pid: Pid) -> Option<String> {
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(name.trim_ascii_end()).into_owned())
+}
+
 /// The arguments of a process, or just its name where it has none or hides them.
 pub(super) fn command(pid: Pid, name: &str) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

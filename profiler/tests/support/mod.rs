@@ -387,6 +387,7 @@ pub fn site(pool: u32, state: State, reason: Reason, role: Role) -> Site {
         stack: StackQuality::Complete,
         frames: vec![],
         objects: vec![],
+        wakers: Vec::new(),
     }
 }
 

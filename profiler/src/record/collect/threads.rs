@@ -78,7 +78,7 @@ impl Collector {
 }
 
 /// A thread's name as the kernel keeps it: up to 15 bytes, ended by a zero.
-fn text(comm: &[u8; 16]) -> String {
+pub(super) fn text(comm: &[u8; 16]) -> String {
     let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
     String::from_utf8_lossy(&comm[..end]).into_owned()
 }

@@ -126,6 +126,7 @@ fn append_names(
         stack_check: None,
         objects: HashMap::new(),
         looks: Vec::new(),
+        wakers: HashMap::new(),
         ending: Ending::Unfinished { offset: 0 },
     };
     let names = symbols::resolve(&stacks, &collector.code.live_files(), symbols);

@@ -27,7 +27,7 @@ pub use reader::{Damage, ReadError, Records, read, records};
 pub use writer::{MIN_LIMIT, WriteError, Writer};
 
 /// Version of the format. Raise it when the shape of a record changes; keep reading the old ones.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The first bytes of every recording: a byte that no text has, the name, and a line end that
 /// a transfer as text would change.

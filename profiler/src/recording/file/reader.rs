@@ -13,7 +13,7 @@ use zstd::bulk::Decompressor;
 
 use super::{
     super::{
-        facts::{Counters, Record, Session, ThreadTotals},
+        facts::{Counters, Record, Session, ThreadTotals, Woken},
         model::{Ending, Recording},
     },
     BlockHeader, FILE_HEADER_BYTES, MAGIC, VERSION,
@@ -148,6 +148,7 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
         _ => unreachable!("the first record is a session or an error"),
     };
     let mut slots = HashMap::new();
+    let mut woken = HashMap::new();
     for record in &mut records {
         match record? {
             Record::Session(_) => unreachable!("a second session is an error"),
@@ -162,7 +163,18 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
             Record::KernelStack(stack) => {
                 recording.kernel_stacks.insert(stack.id, stack);
             }
-            Record::Interval(interval) => recording.intervals.push(interval),
+            Record::Interval(mut interval) => {
+                let ended = woken.remove(&(interval.pid, interval.tid));
+                interval.waker =
+                    ended.filter(|by: &Woken| by.at == interval.wake).map(|by| by.waker);
+                recording.intervals.push(interval);
+            }
+            Record::Waker(id, waker) => {
+                recording.wakers.insert(id, waker);
+            }
+            Record::Woken(by) => {
+                woken.insert((by.pid, by.tid), by);
+            }
             Record::OpenSince(since) => recording.open_since.push(since),
             Record::Sampling(sampling) => recording.sampling = Some(sampling),
             Record::Sample(sample) => recording.samples.push(sample),
@@ -209,6 +221,7 @@ fn empty(session: Session) -> Recording {
         stack_check: None,
         objects: HashMap::new(),
         looks: Vec::new(),
+        wakers: HashMap::new(),
         ending: Ending::Unfinished { offset: 0 },
     }
 }

@@ -7,7 +7,8 @@ mod sample;
 use std::{collections::BTreeSet, path::Path};
 
 use sample::{
-    all_kinds, all_kinds_of_version_1, all_kinds_of_version_2, end, interval, session, totals,
+    all_kinds, all_kinds_of_version_1, all_kinds_of_version_2, all_kinds_of_version_3, end,
+    interval, session, totals,
 };
 
 use super::{VERSION, Writer, read, records};
@@ -58,7 +59,8 @@ fn files_of_every_version_stay_readable() {
     };
     check(1, &all_kinds_of_version_1());
     check(2, &all_kinds_of_version_2());
-    check(3, &all_kinds());
+    check(3, &all_kinds_of_version_3());
+    check(4, &all_kinds());
 }
 
 #[test]

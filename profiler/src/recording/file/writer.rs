@@ -266,6 +266,8 @@ impl Writer {
             | Record::Sample(_)
             | Record::Object(_)
             | Record::Look(_)
+            | Record::Waker(..)
+            | Record::Woken(_)
             | Record::Names(_)
             | Record::Nameless(_)
             | Record::StackCheck(_) => self.reserve / 2,

@@ -12,6 +12,7 @@ mod sites;
 mod snapshot;
 mod spots;
 mod verdict;
+mod wakers;
 mod windows;
 
 use std::io::Write;

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use super::{
     page::{Mark, Page, marked},
     spots::{Spot, spots},
+    wakers,
 };
 use crate::{
     analysis::{
@@ -88,6 +89,9 @@ fn entry(report: &Report, spot: &Spot<'_>, head: &str, told: Told, page: &mut Pa
     page.prose(INDENT, &waits(spot, told));
     if let Some(objects) = objects(spot) {
         page.line(&format!("{INDENT}on {objects}"));
+    }
+    if let Some(wakers) = wakers::of(report, spot) {
+        page.prose(INDENT, &wakers);
     }
     match (&site.task, spot.outermost) {
         (Some(task), Some(frame)) if is_of(task, frame) => {

@@ -71,6 +71,11 @@ pub fn spots(report: &Report, timed: impl IntoIterator<Item = (usize, u64)>) -> 
     spots
 }
 
+/// The function to look at, of one site.
+pub fn place(site: &Site) -> Option<&Frame> {
+    places(site).0
+}
+
 /// The deepest frame of own code, and the outermost one if it is another.
 ///
 /// Without own code the deepest frame that may be own code stands in, then the deepest of a library

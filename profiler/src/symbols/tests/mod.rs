@@ -136,6 +136,7 @@ fn recording(module: Module, addresses: impl IntoIterator<Item = u64>) -> Record
         stack_check: None,
         objects: HashMap::new(),
         looks: Vec::new(),
+        wakers: HashMap::new(),
         ending: Ending::Unfinished { offset: 0 },
     }
 }

@@ -4,7 +4,8 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use crate::{
     recording::{
-        Handle, Holder, Look, Object, ObjectId, PathBytes, Thing,
+        Handle, Holder, Look, Object, ObjectId, OpenSince, PathBytes, Thing, WakeContext, Waker,
+        WakerId, WakerThread, Woken,
         facts::{
             CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack,
             KernelStackId, Mapping, Missing, Module, ModuleId, NamedFrame, NamelessFunction, Names,
@@ -66,6 +67,7 @@ pub fn interval(n: u64) -> Record {
         }),
         user_stack: Some(UserStackId(n as u32)),
         kernel_stack: Some(KernelStackId(0)),
+        waker: None,
     })
 }
 
@@ -124,9 +126,10 @@ pub fn all_kinds_of_version_1() -> Vec<Record> {
     kinds_with(StackEnd::Incomplete(Why::BrokenUntold), 0)
 }
 
-/// One record of each kind. Written as version 3 for good: a new field or kind goes into a sample
+/// One record of each kind. Written as version 4 for good: a new field or kind goes into a sample
 /// of the next version.
 pub fn all_kinds() -> Vec<Record> {
+    let mut kinds = all_kinds_of_version_3();
     let things = [
         Thing::Gone,
         Thing::File(PathBuf::from(OsStr::from_bytes(b"/srv/caf\xe9"))),
@@ -150,8 +153,43 @@ pub fn all_kinds() -> Vec<Record> {
         Thing::Process(Pid(4713)),
         Thing::Anonymous("eventfd".to_owned()),
     ];
+    let objects = (0..).map(ObjectId).zip(things);
+    let objects = objects.map(|(id, thing)| Record::Object(Object { id, thing }));
+    let look = Look {
+        at: Ktime(1_000_000_600),
+        pid: Pid(4711),
+        handle: Handle::Descriptor(5),
+        object: ObjectId(1),
+    };
+    let waker = Waker {
+        context: WakeContext::Softirq,
+        thread: Some(WakerThread {
+            pid: Pid(9),
+            tid: Tid(10),
+            name: "sh".to_owned(),
+            process: Some("bash".to_owned()),
+        }),
+        user_stack: Some(UserStackId(1)),
+        kernel_stack: None,
+    };
+    let woken =
+        Woken { at: Ktime(1_000_000_700), pid: Pid(4711), tid: Tid(4712), waker: WakerId(3) };
+    let since = OpenSince { pid: Pid(4711), tid: Tid(4712), since: Ktime(999_999_000) };
+    let others = [
+        Record::Look(look),
+        Record::Waker(WakerId(3), waker),
+        Record::Woken(woken),
+        Record::OpenSince(since),
+    ];
+    let end = kinds.len() - 1;
+    kinds.splice(end..end, objects.chain(others));
+    kinds
+}
+
+/// What version 3 has.
+pub fn all_kinds_of_version_3() -> Vec<Record> {
     let mut kinds = all_kinds_of_version_2();
-    let mut new = vec![
+    let new = vec![
         Record::Sampling(Sampling { frequency: 99 }),
         Record::Sample(Sample {
             at: Ktime(1_000_000_500),
@@ -167,14 +205,6 @@ pub fn all_kinds() -> Vec<Record> {
             mentions: vec!["src/handlers.rs".to_owned(), "tokio/src/runtime/park.rs".to_owned()],
         }),
     ];
-    let objects = (0..).map(ObjectId).zip(things);
-    new.extend(objects.map(|(id, thing)| Record::Object(Object { id, thing })));
-    new.push(Record::Look(Look {
-        at: Ktime(1_000_000_600),
-        pid: Pid(4711),
-        handle: Handle::Descriptor(5),
-        object: ObjectId(1),
-    }));
     let end = kinds.len() - 1;
     kinds.splice(end..end, new);
     kinds
