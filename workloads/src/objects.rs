@@ -105,45 +105,11 @@ fn run_in(dir: &Path) -> Result<()> {
         ("read-v6", Box::new(|| drain(|| read_v6(&v6)))),
         ("write-v4", Box::new(|| write_paced(&v4_writer))),
         ("write-v6", Box::new(|| write_paced(&v6_writer))),
-        (
-            "lock-file",
-            Box::new(move || {
-                let mut file = own;
-                while !control::stopped() {
-                    let Some(free) = lock_file(file) else { return };
-                    file = free;
-                }
-            }),
-        ),
+        ("lock-file", Box::new(move || lock_file_in_turn(own))),
         ("hold-file", Box::new(move || hold_file(other))),
-        (
-            "lock-mutex",
-            Box::new(|| {
-                while !control::stopped() {
-                    lock_mutex(&mutex);
-                    thread::sleep(PACE / 5);
-                }
-            }),
-        ),
-        (
-            "hold-mutex",
-            Box::new(|| {
-                while !control::stopped() {
-                    let held = mutex.lock().unwrap_or_else(PoisonError::into_inner);
-                    thread::sleep(PACE);
-                    drop(held);
-                    thread::sleep(PACE / 5);
-                }
-            }),
-        ),
-        (
-            "sleep",
-            Box::new(|| {
-                while !control::stopped() {
-                    sleep_on_clock();
-                }
-            }),
-        ),
+        ("lock-mutex", Box::new(|| lock_mutex_in_turn(&mutex))),
+        ("hold-mutex", Box::new(|| hold_mutex(&mutex))),
+        ("sleep", Box::new(sleep_in_turn)),
         ("wait-for-child", Box::new(|| wait_in_turn(&children))),
     ];
     let stage = &Stage::new(works.len());
@@ -229,6 +195,35 @@ fn write_paced(mut writer: impl Write) {
 
 fn drain(mut read: impl FnMut() -> bool) {
     while !control::stopped() && read() {}
+}
+
+fn lock_file_in_turn(mut file: File) {
+    while !control::stopped() {
+        let Some(free) = lock_file(file) else { return };
+        file = free;
+    }
+}
+
+fn lock_mutex_in_turn(mutex: &Mutex<()>) {
+    while !control::stopped() {
+        lock_mutex(mutex);
+        thread::sleep(PACE / 5);
+    }
+}
+
+fn hold_mutex(mutex: &Mutex<()>) {
+    while !control::stopped() {
+        let held = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        thread::sleep(PACE);
+        drop(held);
+        thread::sleep(PACE / 5);
+    }
+}
+
+fn sleep_in_turn() {
+    while !control::stopped() {
+        sleep_on_clock();
+    }
 }
 
 /// Holds the lock of a file at a time.

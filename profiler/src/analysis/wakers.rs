@@ -53,7 +53,7 @@ impl<'a> Wakers<'a> {
         let kinds = recording.wakers.iter().map(|(id, waker)| {
             let names = waker.kernel_stack.map(|id| stacks.waker_names(id));
             let names: Vec<_> = names.into_iter().flatten().collect();
-            (*id, waker_kind(waker.context, names.iter().copied()))
+            (*id, waker_kind(waker.context, &names))
         });
         let mut waits: HashMap<_, Vec<usize>> = HashMap::new();
         for (index, interval) in recording.intervals.iter().enumerate() {
@@ -168,6 +168,8 @@ impl<'a> Wakers<'a> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
     use super::super::{
         analyze,
         report::{Chain, Report, Waker},
