@@ -46,9 +46,22 @@ struct Truth {
     names: Vec<String>,
     /// Who has the other side.
     peers: Vec<u32>,
+    /// What ends them.
+    waker: Waker,
 }
 
-type Work<'a> = Box<dyn FnOnce() + Send + 'a>;
+/// What ends waits.
+#[derive(Serialize)]
+struct Waker {
+    kind: &'static str,
+    /// The name of the thread; empty for none.
+    name: &'static str,
+    /// One of these is its process.
+    pids: Vec<u32>,
+}
+
+/// What a thread of this name does.
+type Work<'a> = (&'static str, Box<dyn FnOnce() + Send + 'a>);
 
 /// Waits until told to stop, and prints by function what its waits were on.
 pub fn run() -> Result<()> {
@@ -79,70 +92,61 @@ fn run_in(dir: &Path) -> Result<()> {
     let children = Mutex::new(Vec::new());
 
     let works: Vec<Work<'_>> = vec![
-        Box::new(|| drain(|| read_fifo(&fifo_reader))),
-        Box::new(move || {
-            let mut pipe = pipe_reader;
-            drain(|| read_child(&mut pipe));
-        }),
-        Box::new(|| drain(|| read_unix(&unix_reader))),
-        Box::new(|| drain(|| read_v4(&v4))),
-        Box::new(|| drain(|| read_v6(&v6))),
-        Box::new(|| write_paced(&v4_writer)),
-        Box::new(|| write_paced(&v6_writer)),
-        Box::new(move || {
-            let mut file = own;
-            while !control::stopped() {
-                let Some(free) = lock_file(file) else { return };
-                file = free;
-            }
-        }),
-        Box::new(move || hold_file(other)),
-        Box::new(|| {
-            while !control::stopped() {
-                lock_mutex(&mutex);
-                thread::sleep(PACE / 5);
-            }
-        }),
-        Box::new(|| {
-            while !control::stopped() {
-                let held = mutex.lock().unwrap_or_else(PoisonError::into_inner);
-                thread::sleep(PACE);
-                drop(held);
-                thread::sleep(PACE / 5);
-            }
-        }),
-        Box::new(|| {
-            while !control::stopped() {
-                sleep_on_clock();
-            }
-        }),
-        Box::new(|| wait_in_turn(&children)),
+        ("read-fifo", Box::new(|| drain(|| read_fifo(&fifo_reader)))),
+        (
+            "read-child",
+            Box::new(move || {
+                let mut pipe = pipe_reader;
+                drain(|| read_child(&mut pipe));
+            }),
+        ),
+        ("read-unix", Box::new(|| drain(|| read_unix(&unix_reader)))),
+        ("read-v4", Box::new(|| drain(|| read_v4(&v4)))),
+        ("read-v6", Box::new(|| drain(|| read_v6(&v6)))),
+        ("write-v4", Box::new(|| write_paced(&v4_writer))),
+        ("write-v6", Box::new(|| write_paced(&v6_writer))),
+        ("lock-file", Box::new(move || lock_file_in_turn(own))),
+        ("hold-file", Box::new(move || hold_file(other))),
+        ("lock-mutex", Box::new(|| lock_mutex_in_turn(&mutex))),
+        ("hold-mutex", Box::new(|| hold_mutex(&mutex))),
+        ("sleep", Box::new(sleep_in_turn)),
+        ("wait-for-child", Box::new(|| wait_in_turn(&children))),
     ];
     let stage = &Stage::new(works.len());
-    let truth = |kind, names: Vec<String>, peers| Truth { kind, names, peers };
+    let truth = |kind, names: Vec<String>, peers, waker| Truth { kind, names, peers, waker };
+    let own = |name| Waker { kind: "thread", name, pids: vec![std::process::id()] };
+    let other = |name, pids| Waker { kind: "thread", name, pids };
+    let timer = Waker { kind: "timer", name: "", pids: vec![] };
     let shown = |path: &Path| vec![path.display().to_string()];
     thread::scope(|scope| {
-        for work in works {
-            scope.spawn(move || stage.play(work));
+        for (name, work) in works {
+            let thread = thread::Builder::new().name(name.to_owned());
+            thread
+                .spawn_scoped(scope, move || stage.play(work))
+                .context("cannot start a thread")?;
         }
         let told = Control::ready();
         stage.begin();
         let stopped = told.and_then(|mut control| control.wait_for_stop().map(|()| control));
         control::stop();
         stage.rest();
+        let of_writer = |kind, names, writer: &Child| {
+            truth(kind, names, vec![writer.id()], other("workload", vec![writer.id()]))
+        };
         let pids = children.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let numbers = pids.iter().map(u32::to_string).collect();
         let at = std::ptr::from_ref(&mutex) as usize;
         let within = (at..at + size_of_val(&mutex)).map(|at| format!("{at:#x}"));
         let truths = BTreeMap::from([
-            ("read_fifo", truth("pipe", shown(&fifo), vec![fifo_writer.id()])),
-            ("read_child", truth("pipe", vec![], vec![pipe_writer.id()])),
-            ("read_unix", truth("unix", shown(&path), vec![unix_writer.id()])),
-            ("read_v4", truth("tcp", vec![v4_server.to_string()], vec![])),
-            ("read_v6", truth("tcp", vec![v6_server.to_string()], vec![])),
-            ("lock_file", truth("file", shown(&locked), vec![])),
-            ("lock_mutex", truth("futex", within.collect(), vec![])),
-            ("sleep_on_clock", truth("clock", vec!["CLOCK_MONOTONIC".to_owned()], vec![])),
-            ("wait_for_child", truth("process", pids, vec![])),
+            ("read_fifo", of_writer("pipe", shown(&fifo), &fifo_writer)),
+            ("read_child", of_writer("pipe", vec![], &pipe_writer)),
+            ("read_unix", of_writer("unix", shown(&path), &unix_writer)),
+            ("read_v4", truth("tcp", vec![v4_server.to_string()], vec![], own("write-v4"))),
+            ("read_v6", truth("tcp", vec![v6_server.to_string()], vec![], own("write-v6"))),
+            ("lock_file", truth("file", shown(&locked), vec![], own("hold-file"))),
+            ("lock_mutex", truth("futex", within.collect(), vec![], own("hold-mutex"))),
+            ("sleep_on_clock", truth("clock", vec!["CLOCK_MONOTONIC".to_owned()], vec![], timer)),
+            ("wait_for_child", truth("process", numbers, vec![], other("sleep", pids))),
         ]);
         for mut child in [fifo_writer, pipe_writer, unix_writer] {
             child.kill().and_then(|()| child.wait()).context("cannot end a child")?;
@@ -193,6 +197,35 @@ fn drain(mut read: impl FnMut() -> bool) {
     while !control::stopped() && read() {}
 }
 
+fn lock_file_in_turn(mut file: File) {
+    while !control::stopped() {
+        let Some(free) = lock_file(file) else { return };
+        file = free;
+    }
+}
+
+fn lock_mutex_in_turn(mutex: &Mutex<()>) {
+    while !control::stopped() {
+        lock_mutex(mutex);
+        thread::sleep(PACE / 5);
+    }
+}
+
+fn hold_mutex(mutex: &Mutex<()>) {
+    while !control::stopped() {
+        let held = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        thread::sleep(PACE);
+        drop(held);
+        thread::sleep(PACE / 5);
+    }
+}
+
+fn sleep_in_turn() {
+    while !control::stopped() {
+        sleep_on_clock();
+    }
+}
+
 /// Holds the lock of a file at a time.
 fn hold_file(mut file: File) {
     while !control::stopped() {
@@ -205,11 +238,11 @@ fn hold_file(mut file: File) {
 }
 
 /// Starts children one after the other, and notes their numbers.
-fn wait_in_turn(children: &Mutex<Vec<String>>) {
+fn wait_in_turn(children: &Mutex<Vec<u32>>) {
     while !control::stopped() {
         let Ok(child) = Command::new("sleep").arg(CHILD_SECONDS).spawn() else { return };
         let mut known = children.lock().unwrap_or_else(PoisonError::into_inner);
-        known.push(child.id().to_string());
+        known.push(child.id());
         drop(known);
         wait_for_child(child);
     }

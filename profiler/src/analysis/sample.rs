@@ -192,6 +192,23 @@ impl Sample {
         self
     }
 
+    /// Has a thread end the wait of the last interval.
+    pub fn ended_by(&mut self, tid: u32) -> &mut Self {
+        let id = WakerId(tid);
+        let thread =
+            WakerThread { pid: PID, tid: Tid(tid), name: format!("thread-{tid}"), process: None };
+        let waker = Waker {
+            context: WakeContext::Thread,
+            thread: Some(thread),
+            user_stack: None,
+            kernel_stack: None,
+        };
+        self.recording.wakers.insert(id, waker);
+        let interval = self.recording.intervals.last_mut();
+        interval.expect("there is an interval to be ended").waker = Some(id);
+        self
+    }
+
     /// Adds the totals of a thread that lived through the window: its intervals, `short` ns and
     /// `lost` ns of waiting in intervals that are not there, and running for the rest.
     pub fn totals(&mut self, tid: u32, name: &str, short: u64, lost: u64) -> &mut Self {

@@ -53,7 +53,7 @@ impl<'a> Wakers<'a> {
         let kinds = recording.wakers.iter().map(|(id, waker)| {
             let names = waker.kernel_stack.map(|id| stacks.waker_names(id));
             let names: Vec<_> = names.into_iter().flatten().collect();
-            (*id, waker_kind(waker.context, names.iter().copied()))
+            (*id, waker_kind(waker.context, &names))
         });
         let mut waits: HashMap<_, Vec<usize>> = HashMap::new();
         for (index, interval) in recording.intervals.iter().enumerate() {
@@ -163,5 +163,88 @@ impl<'a> Wakers<'a> {
             chains,
             frames,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
+    use super::super::{
+        analyze,
+        report::{Chain, Report, Waker},
+        sample::{Sample, Wait},
+    };
+
+    const MS: u64 = 1_000_000;
+
+    fn wait<'a>(tid: u32, out: u64, in_: u64, stack: &'a [&'a str]) -> Wait<'a> {
+        Wait { tid, span: (out * MS, in_ * MS, in_ * MS), syscall: Some(libc::SYS_futex), stack }
+    }
+
+    fn site(report: &Report, function: &str) -> usize {
+        let is = |frame: &super::Frame| frame.function.as_deref() == Some(function);
+        report.sites.iter().position(|site| site.frames.iter().any(is)).unwrap()
+    }
+
+    fn report(sample: &mut Sample, threads: u32) -> Report {
+        for tid in 1..=threads {
+            sample.totals(tid, "thread", 0, 0);
+        }
+        analyze(&sample.recording, &sample.names()).unwrap()
+    }
+
+    //  ms  0         10        20        30        40
+    //  1   |    front: 10 to 40, ended by 2        |
+    //  2   |    middle: 5 to 35, ended by 3    |
+    //  3   |    back: 12 to 30, ended by 4  |
+    //  4   |    before: 0 to 9 |
+    #[test]
+    fn a_chain_goes_back_to_the_one_that_waited_for_nobody() {
+        let mut sample = Sample::new(50 * MS);
+        sample.wait(wait(4, 0, 9, &["before", "clone3"]));
+        sample.wait(wait(3, 12, 30, &["back", "clone3"])).ended_by(4);
+        sample.wait(wait(2, 5, 35, &["middle", "clone3"])).ended_by(3);
+        sample.wait(wait(1, 10, 40, &["front", "clone3"])).ended_by(2);
+        let report = report(&mut sample, 4);
+        let chain = |names: &[&str], ms| Chain {
+            sites: names.iter().map(|name| site(&report, name)).collect(),
+            count: 1,
+            total_ns: ms * MS,
+        };
+        let check = |function: &str, tid: u32, ms: u64, chains: Vec<Chain>| {
+            let wakers = &report.sites[site(&report, function)].wakers;
+            let expected = Waker {
+                kind: "thread",
+                pid: Some(super::super::sample::PID.0),
+                tid: Some(tid),
+                name: Some(format!("thread-{tid}")),
+                process: None,
+                count: 1,
+                total_ns: ms * MS,
+                chains,
+                frames: vec![],
+            };
+            assert_eq!(*wakers, [expected], "{function}");
+        };
+        // Of the 30 ms that the second waited, 25 were while the first waited for it.
+        check("front", 2, 30, vec![chain(&["middle", "back"], 25)]);
+        check("middle", 3, 30, vec![chain(&["back"], 18)]);
+        // What the fourth waited for was over before.
+        check("back", 4, 18, vec![]);
+        assert!(report.sites[site(&report, "before")].wakers.is_empty());
+    }
+
+    /// Two threads that hand each other work are a chain of their own.
+    #[test]
+    fn a_chain_has_an_end() {
+        let mut sample = Sample::new(100 * MS);
+        for turn in 0..8 {
+            let (tid, other) = if turn % 2 == 0 { (1, 2) } else { (2, 1) };
+            sample.wait(wait(tid, 10 * turn, 10 * turn + 15, &["turn", "clone3"])).ended_by(other);
+        }
+        let report = report(&mut sample, 2);
+        let chains = report.sites.iter().flat_map(|site| &site.wakers).flat_map(|w| &w.chains);
+        assert_eq!(chains.map(|chain| chain.sites.len()).max(), Some(super::DEPTH));
     }
 }

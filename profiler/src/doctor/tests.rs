@@ -27,6 +27,7 @@ fn debian_12() -> Facts {
             sleepable_iter: true,
             missing_caps: vec![],
             kprobes: true,
+            preempt_count_from_rq: Some(-8),
             ..Probe::default()
         }),
         capabilities: Capabilities(0x1ff_ffff_ffff),
@@ -67,6 +68,7 @@ ok     hook for stacks       kprobe on finish_task_switch.isra.0
 ok     user registers        yes
 ok     walk in the kernel    yes
 ok     task iterator         yes
+ok     wake-up context       yes
 ok     capabilities          CAP_SYS_ADMIN, CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE
 ok     locked memory         8388608 bytes; does not matter from Linux 5.11 on
 ok     lockdown              none

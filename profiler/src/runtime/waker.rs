@@ -60,10 +60,10 @@ const NETWORK: &[&str] = &["net_rx_action", "__netif_receive_skb", "napi_", "soc
 const DISKS: &[&str] = &["bio_endio", "blk_mq_", "blk_done_softirq", "end_bio_", "scsi_", "nvme_"];
 
 /// What ended a wait; `kernel` are the names on the kernel stack, leaf first.
-pub fn kind<'a>(context: WakeContext, kernel: impl Iterator<Item = &'a str> + Clone) -> WakerKind {
+pub fn kind(context: WakeContext, kernel: &[&str]) -> WakerKind {
     let begins = |name: &str, with: &[&str]| with.iter().any(|prefix| name.starts_with(prefix));
     let by_interrupt = || {
-        let has = |which: &[&str]| kernel.clone().any(|name| begins(name, which));
+        let has = |which: &[&str]| kernel.iter().any(|name| begins(name, which));
         let kinds =
             [(TIMERS, WakerKind::Timer), (NETWORK, WakerKind::Network), (DISKS, WakerKind::Disk)];
         let found = kinds.into_iter().find(|(which, _)| has(which));
@@ -71,7 +71,7 @@ pub fn kind<'a>(context: WakeContext, kernel: impl Iterator<Item = &'a str> + Cl
     };
     // The first of either from the leaf outwards: a softirq of a thread's own can itself be
     // interrupted, and an interrupt can come upon one.
-    let own = kernel.clone().find_map(|name| {
+    let own = kernel.iter().find_map(|name| {
         let own = begins(name, OWN_SOFTIRQ);
         (own || begins(name, CAME_IN)).then_some(own)
     });
@@ -79,7 +79,7 @@ pub fn kind<'a>(context: WakeContext, kernel: impl Iterator<Item = &'a str> + Cl
         (WakeContext::Thread, _) => WakerKind::Thread,
         (WakeContext::Interrupt, _) | (_, Some(false)) => by_interrupt(),
         (_, Some(true)) => WakerKind::Thread,
-        (WakeContext::Unknown, None) if kernel.clone().next().is_some() => WakerKind::Thread,
+        (WakeContext::Unknown, None) if !kernel.is_empty() => WakerKind::Thread,
         (WakeContext::Unknown | WakeContext::Softirq, None) => WakerKind::Unknown,
     }
 }
@@ -87,13 +87,13 @@ pub fn kind<'a>(context: WakeContext, kernel: impl Iterator<Item = &'a str> + Cl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use WakeContext::{Interrupt, Softirq, Thread, Unknown};
 
     #[test]
     fn the_way_to_the_wake_up_tells_what_made_it() {
         let check = |context: WakeContext, kernel: &[&str], expected: WakerKind| {
-            assert_eq!(kind(context, kernel.iter().copied()), expected, "{context:?} {kernel:?}");
+            assert_eq!(kind(context, kernel), expected, "{context:?} {kernel:?}");
         };
-        use WakeContext::{Interrupt, Softirq, Thread, Unknown};
         check(Thread, &[], WakerKind::Thread);
         check(Interrupt, &[], WakerKind::Interrupt);
         check(

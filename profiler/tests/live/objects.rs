@@ -76,7 +76,74 @@ fn check(report: &Report, truth: &Value) {
         let percent = 100.0 * right as f64 / of as f64;
         let found: Vec<&Value> = objects().collect();
         assert!(percent >= RIGHT_PERCENT, "{function}: {percent:.2} %: {found:#?}, {truth}");
+        check_wakers(function, &sites, of, &truth["waker"]);
     }
+}
+
+/// The right one ended the waits, of which there are `count`. One may be open at the end.
+fn check_wakers(function: &str, sites: &[&Value], count: u64, truth: &Value) {
+    let wakers = || sites.iter().flat_map(|site| list(&site["wakers"]));
+    let is_right = |waker: &&Value| {
+        let pids = list(&truth["pids"]);
+        waker["kind"] == truth["kind"]
+            && (pids.is_empty() || pids.contains(&waker["pid"]) && waker["name"] == truth["name"])
+    };
+    let right: u64 = wakers().filter(is_right).map(|waker| number(&waker["count"])).sum();
+    println!("{function}: {right} of {count} were ended by the right one");
+    let percent = 100.0 * right as f64 / (count - 1) as f64;
+    let found: Vec<&Value> = wakers().collect();
+    assert!(percent >= RIGHT_PERCENT, "{function}: {percent:.2} %: {found:#?}, {truth}");
+}
+
+/// The thread that ends the waits waits for something itself, and so on: the chain is told, and with
+/// stacks where each of them ended the waits.
+#[test]
+fn what_the_waker_waited_for_is_told() {
+    let mut workload = Workload::start(&["objects"]);
+    let observed = observe(&mut workload, &["--wakers", "stack"], LENGTH);
+    let report = &observed.report;
+    let names = |frames: &Value| -> Vec<String> {
+        let names = list(frames).iter().map(|frame| frame["function"].to_string());
+        names.collect()
+    };
+    let has = |frames: &Value, function: &str| names(frames).iter().any(|f| f.contains(function));
+    // What is waited for, where its waker waits meanwhile, and where it ends the wait.
+    for (waits, meanwhile, ends) in [
+        ("read_v4", "clock_nanosleep", "write_paced"),
+        ("read_v6", "clock_nanosleep", "write_paced"),
+        ("lock_file", "clock_nanosleep", "hold_file"),
+        ("lock_mutex", "clock_nanosleep", "MutexGuard"),
+    ] {
+        let function = format!("objects::{waits}");
+        let sites: Vec<&Value> = report.sites_in(&function).collect();
+        let total: u64 = sites.iter().map(|site| number(&site["total_ns"])).sum();
+        let wakers: Vec<&Value> = sites.iter().flat_map(|site| list(&site["wakers"])).collect();
+        let ended_there = wakers.iter().filter(|waker| has(&waker["frames"], ends));
+        let ended_ns: u64 = ended_there.map(|waker| number(&waker["total_ns"])).sum();
+        assert!(ended_ns * 100 >= total * 99, "{waits}: {ended_ns} of {total}: {wakers:#?}");
+        let chains = wakers.iter().flat_map(|waker| list(&waker["chains"]));
+        let meanwhile_ns: u64 = chains
+            .filter(|chain| {
+                let first = number(&list(&chain["sites"])[0]) as usize;
+                has(&list(&report.0["sites"])[first]["frames"], meanwhile)
+            })
+            .map(|chain| number(&chain["total_ns"]))
+            .sum();
+        println!("{waits}: {total} ns, of which the waker waited {meanwhile_ns}");
+        assert!(meanwhile_ns * 10 >= total * 9, "{waits}: {meanwhile_ns} of {total}: {wakers:#?}");
+    }
+    for counter in ["wakers_dropped", "stacks_broken", "stacks_truncated"] {
+        assert_eq!(report.counter(counter), 0, "{counter}");
+    }
+}
+
+#[test]
+fn without_wakers_nothing_is_told_of_them() {
+    let mut workload = Workload::start(&["objects"]);
+    let observed = observe(&mut workload, &["--wakers", "none"], Duration::from_secs(1));
+    assert!(observed.recording.wakers.is_empty());
+    let sites = list(&observed.report.0["sites"]);
+    assert!(sites.iter().all(|site| list(&site["wakers"]).is_empty()));
 }
 
 fn is_right(object: &Value, truth: &Value) -> bool {

@@ -54,14 +54,13 @@ impl Collector {
         let thread =
             (event.tid != 0 && context != WakeContext::Interrupt).then(|| self.waker_thread(event));
         let waker = Waker { context, thread, user_stack, kernel_stack };
-        let id = match self.wakers.numbers.get(&waker) {
-            Some(id) => *id,
-            None => {
-                let id = WakerId(self.wakers.numbers.len() as u32);
-                self.append(Record::Waker(id, waker.clone()))?;
-                self.wakers.numbers.insert(waker, id);
-                id
-            }
+        let id = if let Some(id) = self.wakers.numbers.get(&waker) {
+            *id
+        } else {
+            let id = WakerId(self.wakers.numbers.len() as u32);
+            self.append(Record::Waker(id, waker.clone()))?;
+            self.wakers.numbers.insert(waker, id);
+            id
         };
         self.wakers.ended.insert(Tid(event.woken_tid), (at, id));
         Ok(())
