@@ -228,6 +228,15 @@ pub fn events(recording: &Recording, out: &mut dyn Write) -> anyhow::Result<()> 
     for (id, waker) in sorted(&recording.wakers, |(id, _)| **id) {
         line(&Record::Waker(*id, waker.clone()))?;
     }
+    for futex in &recording.locks.futexes {
+        line(&Record::Futex(*futex))?;
+    }
+    for reference in &recording.locks.references {
+        line(&Record::Reference(*reference))?;
+    }
+    for search in &recording.locks.searches {
+        line(&Record::Search(*search))?;
+    }
     for totals in &recording.totals {
         line(&Record::Totals(totals.clone()))?;
     }

@@ -13,9 +13,9 @@ use stallscope::{
         tables::{self, Code},
     },
     recording::{
-        CodeAddress, Counters, End, Ending, FrameKind, Host, Interval, Mapping, Missing, Module,
-        NamedFrame, OpenSince, Options, RawFrame, Recording, ResolvedName, Sample, Sampling,
-        Session, StackEnd, Target, ThreadName, ThreadTotals, UserStack, Why,
+        CodeAddress, Counters, End, Ending, FrameKind, Host, Interval, LockFacts, Mapping, Missing,
+        Module, NamedFrame, OpenSince, Options, RawFrame, Recording, ResolvedName, Sample,
+        Sampling, Session, StackEnd, Target, ThreadName, ThreadTotals, UserStack, Why,
         facts::{EndReason, ModuleId, Observer, UserStackId},
     },
     units::{Avma, FileOffset, Ktime, Nanos, Pid, Svma, Tid},
@@ -138,6 +138,7 @@ fn recording() -> Recording {
         objects: HashMap::new(),
         looks: Vec::new(),
         wakers: HashMap::new(),
+        locks: LockFacts::default(),
         ending: Ending::Finished(End {
             end: at(10),
             reason: EndReason::Duration,

@@ -254,16 +254,19 @@ fn windows_have_no_holders_to_be_listed_where_blocked_is_not_selected() {
 }
 
 #[test]
-fn a_snapshot_is_as_the_golden_file_says() {
-    let mut bytes = Vec::new();
-    snapshot(&without_plumbing(support::hung()), &mut bytes, Style::Plain).unwrap();
-    let text = String::from_utf8(bytes).unwrap();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/hung.snapshot.txt");
-    if std::env::var_os("BLESS").is_some() {
-        fs::write(&path, &text).unwrap();
+fn snapshots_are_as_the_golden_files_say() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for (name, report) in [("hung", support::hung()), ("locked", support::locked())] {
+        let mut bytes = Vec::new();
+        snapshot(&without_plumbing(report), &mut bytes, Style::Plain).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let path = dir.join(format!("{name}.snapshot.txt"));
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        assert!(text == expected, "BLESS=1 rewrites it. Now it would be:\n{text}");
     }
-    let expected = fs::read_to_string(&path).unwrap_or_default();
-    assert!(text == expected, "BLESS=1 rewrites it. Now it would be:\n{text}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod blocks;
 mod compare;
 mod control;
+mod locks;
 mod many;
 mod migrate;
 mod objects;
@@ -75,6 +76,16 @@ enum Workload {
     },
     /// Two threads that wait for each other's lock, and one in a long sleep, from the beginning
     Stuck,
+    /// Eight threads that queue for a lock behind one that keeps it for 20 ms at a time
+    Convoy {
+        /// It keeps it computing, not asleep
+        #[arg(long)]
+        computes: bool,
+    },
+    /// 64 threads that take two locks in the same order
+    Contend,
+    /// A Tokio pool all of whose workers wait for a lock that is never given back
+    Hang,
     /// Becomes `truth` by exec on `go`; `truth` then is ready and waits for a `go` of its own
     Exec,
     /// Two child processes of the kind `truth`, whose sums are added up
@@ -150,6 +161,9 @@ fn run(workload: Workload) -> Result<()> {
         Workload::Churn => many::churn(),
         Workload::Crowd { threads } => many::crowd(threads),
         Workload::Stuck => stuck::run(),
+        Workload::Convoy { computes } => locks::convoy(computes),
+        Workload::Contend => locks::contend(),
+        Workload::Hang => locks::hang(),
         Workload::Exec => processes::exec(),
         Workload::Fork => processes::fork(),
         Workload::Tokio => pool::run(),

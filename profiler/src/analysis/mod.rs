@@ -3,11 +3,14 @@
 //! Never makes display strings and never knows a file format.
 
 mod accounts;
+mod deadlocks;
 mod judge;
+mod locks;
 mod nameless;
 mod objects;
 mod polls;
 mod pools;
+mod queue;
 pub mod report;
 mod select;
 mod sites;
@@ -61,8 +64,10 @@ pub fn analyze_selected(
     let judged = judge::judge(recording, &accounts, &stacks);
     let quality = quality(recording, &stacks, &judged);
     let shown = selection.threads_of(&accounts)?;
-    let pools::Numbers { pools, sites, starvation, long_polls } =
+    let pools::Numbers { pools, sites, starvation, long_polls, by_interval } =
         pools::numbers(recording, &accounts, &stacks, &judged, &shown, selection.long_poll)?;
+    let locks::Found { locks, deadlocks } =
+        locks::locks(recording, &accounts, &stacks, &judged, &by_interval);
     let report = Report {
         schema: report::SCHEMA,
         states: report::State::ALL.to_vec(),
@@ -73,6 +78,8 @@ pub fn analyze_selected(
         pools,
         sites,
         starvation,
+        deadlocks,
+        locks,
         long_polls,
         long_poll_ns: selection.long_poll.0.0,
         on_cpu: recording.sampling.map(|sampling| report::OnCpu {

@@ -12,7 +12,7 @@ use super::{
     judge::Judged,
     polls::{self, LongPoll, Polls},
     report::{AtEnd, LongPolls, Pool, Role, Site, Starvation, State, Thread},
-    sites::Sites,
+    sites::{Finished, Sites},
     stacks::Stacks,
     starvation::{self, WorkerLine},
 };
@@ -28,6 +28,8 @@ pub struct Numbers {
     pub sites: Vec<Site>,
     pub starvation: Vec<Starvation>,
     pub long_polls: Vec<LongPolls>,
+    /// The index of the site of each interval, where it is at one.
+    pub by_interval: Vec<Option<usize>>,
 }
 
 /// One pool while it is being put together.
@@ -103,7 +105,7 @@ fn finish(drafts: Vec<Draft<'_>>, sites: Sites<'_>) -> Numbers {
     for (id, index) in order.iter().enumerate() {
         ids[*index] = id as u32;
     }
-    let (sites, places) = sites.finish(&ids);
+    let Finished { sites, order: places, by_interval } = sites.finish(&ids);
     let mut pools = Vec::new();
     let mut starvation = Vec::new();
     let mut long_polls = Vec::new();
@@ -126,6 +128,7 @@ fn finish(drafts: Vec<Draft<'_>>, sites: Sites<'_>) -> Numbers {
         }
         long_polls.extend(draft.polls.finish(ids[index]));
         let mut threads = draft.threads;
+        let workers = starvation::usual_workers(&curve);
         for at_end in threads.iter_mut().filter_map(|thread| thread.at_end.as_mut()) {
             at_end.site = places[at_end.site];
         }
@@ -133,14 +136,25 @@ fn finish(drafts: Vec<Draft<'_>>, sites: Sites<'_>) -> Numbers {
             id: ids[index],
             name: draft.name,
             runtime: draft.runtime.to_owned(),
-            workers: starvation::usual_workers(&curve),
+            workers,
             blocked_curve: curve,
+            hung: is_hung(&threads, workers),
             threads,
             inferred: draft.inferred,
         });
     }
     long_polls.sort_by_key(|polls| Reverse(polls.total_ns));
-    Numbers { pools, sites, starvation, long_polls }
+    Numbers { pools, sites, starvation, long_polls, by_interval }
+}
+
+/// Whether each of so many workers was blocked in one wait for as long as it was watched.
+fn is_hung(threads: &[Thread], workers: u32) -> bool {
+    let never_moved = |thread: &Thread| {
+        let whole = thread.blocked_ns == thread.wall_ns && thread.wall_ns > 0;
+        whole && thread.open_at_start && thread.open_at_end && thread.intervals == 1
+    };
+    let shown = || threads.iter().filter(|thread| thread.role == Role::Worker);
+    shown().count() == workers as usize && workers > 0 && shown().all(never_moved)
 }
 
 fn place(judged: &Judged, account: &Account) -> Place {

@@ -3,9 +3,13 @@
 //! This is the contract that others script against: fields are added, never renamed or removed.
 //! Times are integer nanoseconds; `start_ns`, `end_ns` and `t_ns` count from the window's start.
 
+mod locks;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+pub use locks::{Deadlock, DeadlockThread, HeldBy, HeldSite, How, Lock, LockHolder};
 
 pub use crate::runtime::{Origin, Reason, Role, State};
 
@@ -31,6 +35,11 @@ pub struct Report {
     pub sites: Vec<Site>,
     /// Spans in which a pool had no worker to run anything.
     pub starvation: Vec<Starvation>,
+    /// Threads that wait for each other's locks and can never go on.
+    pub deadlocks: Vec<Deadlock>,
+    /// What threads waited for by futex: locks first, then the rest, those with the most waiting
+    /// first; the first hundred.
+    pub locks: Vec<Lock>,
     /// Polls that held a worker for long, those that held the most time in all first.
     pub long_polls: Vec<LongPolls>,
     /// From which length on a poll is in [`Self::long_polls`].
@@ -212,6 +221,8 @@ pub struct Pool {
     pub threads: Vec<Thread>,
     /// Functions had no names: that it is one follows from the structure of its stacks.
     pub inferred: bool,
+    /// Each of its workers was blocked in one and the same wait for all of the window.
+    pub hung: bool,
 }
 
 /// Where every nanosecond of a thread went. Exactly: the seven states add up to `wall_ns`.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use crate::{
     recording::{
         CodeAddress, Counters, End, Ending, FrameKind, Host, Interval, KernelStack, KernelStackId,
-        Module, ModuleId, NamedFrame, Options, RawFrame, Recording, Regs, ResolvedName, Session,
-        StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId, WakeContext, Waker,
-        WakerId, WakerThread,
+        LockFacts, Module, ModuleId, NamedFrame, Options, RawFrame, Recording, Regs, ResolvedName,
+        Session, StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId, WakeContext,
+        Waker, WakerId, WakerThread,
         facts::{EndReason, Observer},
     },
     symbols::{self, SymbolTable},
@@ -96,6 +96,7 @@ impl Sample {
             objects: HashMap::new(),
             looks: Vec::new(),
             wakers: HashMap::new(),
+            locks: LockFacts::default(),
             ending: Ending::Finished(end),
         };
         Self { recording, names: HashMap::new(), addresses: HashMap::new() }
@@ -139,6 +140,41 @@ impl Sample {
         let interval = interval.expect("an interval was pushed just now");
         (interval.preempted, interval.task_state, interval.regs) = (true, 0, None);
         self
+    }
+
+    /// Lets the last interval be on this futex.
+    pub fn on_futex(&mut self, address: u64) -> &mut Self {
+        let regs = self.last().regs.as_mut();
+        let regs = regs.expect("an interval on a futex has registers");
+        regs.syscall = u32::try_from(libc::SYS_futex).ok();
+        regs.args = [address, 0x80, 2, 0, 0, 0];
+        self
+    }
+
+    /// Lets the last interval be ended by a thread of the same process, with this user stack.
+    pub fn woken_by(&mut self, tid: u32, stack: &[&str]) -> &mut Self {
+        let user_stack = (!stack.is_empty()).then(|| self.user_stack(stack));
+        let thread = WakerThread { pid: PID, tid: Tid(tid), name: String::new(), process: None };
+        let waker = Waker {
+            context: WakeContext::Thread,
+            thread: Some(thread),
+            user_stack,
+            kernel_stack: None,
+        };
+        let id = WakerId(self.recording.wakers.len() as u32);
+        self.recording.wakers.insert(id, waker);
+        self.last().waker = Some(id);
+        self
+    }
+
+    /// Lets the last interval be one that had not ended when the window did.
+    pub fn open_at_end(&mut self) -> &mut Self {
+        self.last().open_at_end = true;
+        self
+    }
+
+    fn last(&mut self) -> &mut Interval {
+        self.recording.intervals.last_mut().expect("there is an interval to be changed")
     }
 
     /// Gives the last interval a kernel stack of these functions, leaf first.
@@ -185,6 +221,8 @@ impl Sample {
         let runnable: u64 = own().map(|interval| interval.in_.since(interval.wake).0).sum();
         let running = to.since(from).0 - waiting - lost - runnable - short;
         let count = own().count() as u64 + u64::from(lost > 0);
+        let open_at_start = own().any(|interval| interval.open_at_start);
+        let open_at_end = own().any(|interval| interval.open_at_end);
         self.recording.totals.push(ThreadTotals {
             pid: PID,
             tid: Tid(tid),
@@ -199,8 +237,8 @@ impl Sample {
             kernel_switches: count,
             intervals: count,
             shorts: 0,
-            open_at_start: false,
-            open_at_end: false,
+            open_at_start,
+            open_at_end,
         });
         self
     }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{
     accounts::Account,
     polls::LongPoll,
-    report::{AtEnd, Origin, Report, State},
+    report::{AtEnd, HeldSite, Origin, Report, State},
 };
 use crate::{failure::Failure, runtime::NO_RUNTIME};
 
@@ -117,6 +117,19 @@ fn keep_sites(report: &mut Report, keep: impl Fn(State, u32) -> bool) {
             let site = moved.get(at_end.site).copied().flatten()?;
             Some(AtEnd { site, ..at_end })
         });
+    }
+    let left = |site: usize| moved.get(site).copied().flatten();
+    for lock in &mut report.locks {
+        lock.sites = lock.sites.iter().filter_map(|site| left(*site)).collect();
+        for holder in &mut lock.holders {
+            let sites = holder.sites.iter();
+            let sites = sites.filter_map(|held| Some(HeldSite { site: left(held.site)?, ..*held }));
+            holder.sites = sites.collect();
+        }
+    }
+    report.locks.retain(|lock| !lock.sites.is_empty());
+    for thread in report.deadlocks.iter_mut().flat_map(|deadlock| &mut deadlock.threads) {
+        thread.site = thread.site.and_then(left);
     }
     for window in &mut report.starvation {
         let held = window.sites.iter().zip(&window.held_ns);

@@ -17,14 +17,14 @@ pub struct Sites<'a> {
     judged: &'a Judged,
     objects: Objects<'a>,
     wakers: Wakers<'a>,
-    /// The site of each interval.
-    site_of: HashMap<usize, usize>,
     found: Vec<(Key, Waits)>,
     by_key: HashMap<Key, usize>,
     /// Most intervals repeat an earlier one in all that matters; these need no look at frames.
     by_origin: HashMap<Origin, usize>,
     by_ids: HashMap<(Option<UserStackId>, Option<KernelStackId>), usize>,
     by_frames: HashMap<Vec<Frame>, usize>,
+    /// The site of each interval of the recording, where it is at one.
+    by_interval: Vec<Option<usize>>,
 }
 
 /// What makes two waits the same site.
@@ -63,6 +63,15 @@ struct Awaited {
     reused: bool,
 }
 
+/// All sites.
+pub struct Finished {
+    pub sites: Vec<Site>,
+    /// The index of each site by the number that [`Sites::add`] gave it.
+    pub order: Vec<usize>,
+    /// The index of the site of each interval, where it is at one.
+    pub by_interval: Vec<Option<usize>>,
+}
+
 /// Objects that are named at a site.
 const OBJECTS: usize = 5;
 
@@ -74,12 +83,12 @@ impl<'a> Sites<'a> {
             judged,
             objects: Objects::new(recording),
             wakers: Wakers::new(recording, stacks),
-            site_of: HashMap::new(),
             found: Vec::new(),
             by_key: HashMap::new(),
             by_origin: HashMap::new(),
             by_ids: HashMap::new(),
             by_frames: HashMap::new(),
+            by_interval: vec![None; recording.intervals.len()],
         }
     }
 
@@ -92,10 +101,10 @@ impl<'a> Sites<'a> {
         let known = self.by_origin.get(&origin).copied();
         let site = known.unwrap_or_else(|| self.site_of(pool, role, index, interval));
         self.by_origin.insert(origin, site);
+        self.by_interval[index] = Some(site);
         let waits = &mut self.found[site].1;
         waits.count += 1;
         waits.runnable += interval.in_.since(interval.wake).0;
-        self.site_of.insert(index, site);
         if interval.waker.is_some() {
             waits.ended.push(index);
         }
@@ -131,13 +140,13 @@ impl<'a> Sites<'a> {
         waits.unexplained += waiting_ns;
     }
 
-    /// The sites in order, with pools numbered by `pool_ids`, and the place of each in that order.
-    pub fn finish(self, pool_ids: &[u32]) -> (Vec<Site>, Vec<usize>) {
+    /// The sites in order, with pools numbered by `pool_ids`.
+    pub fn finish(self, pool_ids: &[u32]) -> Finished {
         let mut frames: Vec<Vec<Frame>> = vec![Vec::new(); self.by_frames.len()];
         for (stack, number) in self.by_frames {
             frames[number] = stack;
         }
-        let (describe, wakers, site_of) = (self.objects, self.wakers, self.site_of);
+        let (describe, wakers, site_of) = (self.objects, self.wakers, self.by_interval);
         let site = |(key, waits): (Key, Waits)| {
             let mut waiting = waits.waiting;
             waiting.sort_unstable();
@@ -158,7 +167,7 @@ impl<'a> Sites<'a> {
                 role: key.role,
                 inferred: key.inferred,
                 objects: top(&describe, waits.objects),
-                wakers: wakers.of_site(&waits.ended, |index| site_of.get(&index).copied()),
+                wakers: wakers.of_site(&waits.ended, |index| site_of[index]),
             }
         };
         let mut sites: Vec<(usize, Site)> = self.found.into_iter().map(site).enumerate().collect();
@@ -178,7 +187,12 @@ impl<'a> Sites<'a> {
             let sites = waker.chains.iter_mut().flat_map(|chain| &mut chain.sites);
             sites.for_each(|site| *site = order[*site]);
         }
-        (sites.into_iter().map(|(_, site)| site).collect(), order)
+        let of_interval = |site: Option<usize>| site.map(|site| order[site]);
+        Finished {
+            by_interval: site_of.into_iter().map(of_interval).collect(),
+            sites: sites.into_iter().map(|(_, site)| site).collect(),
+            order,
+        }
     }
 
     fn site_of(&mut self, pool: usize, role: Role, index: usize, interval: &Interval) -> usize {

@@ -16,7 +16,12 @@ use profiler_common::{
 };
 
 use self::{open::OpenWaits, stacks::StackTable, wakers::Wakers, walks::KernelWalks};
-use super::{check::Checker, code::CodeMap, objects::Objects};
+use super::{
+    check::Checker,
+    code::CodeMap,
+    locks::{self, Asleep},
+    objects::Objects,
+};
 use crate::{
     kernel::{
         Event,
@@ -76,6 +81,7 @@ pub struct Tally {
 
 /// The stacks of a thread that is off-CPU.
 struct Swept {
+    pid: Pid,
     regs: Option<Regs>,
     user_stack: Option<UserStackId>,
     kernel_stack: Option<KernelStackId>,
@@ -157,7 +163,8 @@ impl Collector {
             Event::Swept(event, user) => {
                 let (user_stack, kernel_stack) = self.stacks(event, user, super::clock::now())?;
                 let wait = (Tid(event.tid), event.kernel_switches);
-                self.swept.insert(wait, Swept { regs: regs(event), user_stack, kernel_stack });
+                let (pid, regs) = (Pid(event.tgid), regs(event));
+                self.swept.insert(wait, Swept { pid, regs, user_stack, kernel_stack });
                 Ok(())
             }
             Event::Sample(event, user) => self.sample(event, user),
@@ -245,6 +252,27 @@ impl Collector {
     pub fn finish_objects(&mut self) -> Result<(), WriteError> {
         let facts = self.objects.take().map(Objects::finish).unwrap_or_default();
         self.append_all(facts)
+    }
+
+    /// Looks at the futexes that are still waited for, and at who may hold them. The roll-call and
+    /// the sweep have just been taken.
+    ///
+    /// # Errors
+    /// If the recording is full or cannot be written.
+    pub fn look_at_locks(&mut self) -> Result<(), WriteError> {
+        let mut asleep: HashMap<Tid, Asleep> = HashMap::new();
+        for (&(tid, switches), swept) in &self.swept {
+            let Some(regs) = swept.regs else { continue };
+            let thread = Asleep { pid: swept.pid, tid, regs, switches };
+            let latest = asleep.entry(tid).or_insert(thread);
+            if latest.switches < switches {
+                *latest = thread;
+            }
+        }
+        let present = self.present.values().map(|event| event.state);
+        let others = present.filter(|state| !asleep.contains_key(&Tid(state.tid)));
+        let others: Vec<_> = others.map(|state| (Pid(state.tgid), Tid(state.tid))).collect();
+        self.append_all(locks::look(asleep.into_values().collect(), others))
     }
 
     /// Counts a loss of the user side.

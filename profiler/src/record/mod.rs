@@ -13,6 +13,7 @@
 //! - `ends` says how walks ended.
 //! - `code` knows which files' code a process has mapped.
 //! - `objects` looks up what is waited on.
+//! - `locks` looks at the futexes that are still waited for at the end.
 //! - `cost` is what the recorder itself cost.
 //! - `stop` hears Ctrl-C.
 //! - `progress` is the line on a terminal.
@@ -27,6 +28,7 @@ mod cost;
 mod ends;
 mod events;
 pub mod launch;
+mod locks;
 mod objects;
 mod prepare;
 mod progress;

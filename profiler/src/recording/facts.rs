@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::lock::{Futex, Reference, Search};
 pub use super::object::{Look, Object};
 use super::path_bytes;
 pub use super::stack_end::{Part, StackEnd, Why};
@@ -56,6 +57,12 @@ pub enum Record {
     Waker(WakerId, Waker),
     /// What ended a wait.
     Woken(Woken),
+    /// A futex that was still waited for, looked at.
+    Futex(Futex),
+    /// A thread's stack held the address of a futex that was still waited for.
+    Reference(Reference),
+    /// Stacks were searched for such addresses.
+    Search(Search),
 }
 
 /// What was recorded, how and where.

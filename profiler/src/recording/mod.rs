@@ -5,6 +5,7 @@
 
 pub mod facts;
 pub mod file;
+pub mod lock;
 pub mod model;
 pub mod object;
 mod path_bytes;
@@ -18,6 +19,7 @@ pub use facts::{
     Options, Part, RawFrame, Record, Regs, ResolvedName, Sample, Sampling, Session, StackCheck,
     StackDifference, StackEnd, Target, ThreadName, ThreadTotals, UserStack, UserStackId, Why,
 };
+pub use lock::{Futex, LockFacts, Reference, Search};
 pub use model::{Ending, Recording};
 pub use object::{Handle, Holder, Look, Object, ObjectId, PathBytes, Thing};
 pub use waker::{WakeContext, Waker, WakerId, WakerThread, Woken};

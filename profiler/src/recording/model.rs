@@ -7,6 +7,7 @@ use super::facts::{
     NamelessFunction, OpenSince, ResolvedName, Sample, Sampling, Session, StackCheck, ThreadName,
     ThreadTotals, UserStack, UserStackId,
 };
+use super::lock::LockFacts;
 use super::object::{Look, Object, ObjectId};
 use super::waker::{Waker, WakerId};
 
@@ -49,6 +50,8 @@ pub struct Recording {
     pub looks: Vec<Look>,
     /// What ended waits, by number.
     pub wakers: HashMap<WakerId, Waker>,
+    /// The futexes that were still waited for at the end, and who may hold them.
+    pub locks: LockFacts,
     /// How the file ends.
     pub ending: Ending,
 }

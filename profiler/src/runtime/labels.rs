@@ -93,12 +93,18 @@ pub fn all() -> std::collections::BTreeSet<&'static str> {
     modules.chain(functions).chain(C_FUNCTIONS.iter().map(|(_, label)| *label)).collect()
 }
 
-fn label_of(path: &str) -> Option<&'static str> {
+/// The name of a function of C, as [`C_FUNCTIONS`] spells it.
+pub(super) fn c_function(path: &str) -> Option<&str> {
+    let (scope, function) = names::split(names::outside_closures(path));
+    let plain = function.trim_start_matches('_').trim_start_matches("GI_").trim_start_matches('_');
+    scope.is_empty().then_some(plain)
+}
+
+/// What a function means if it is that of a library.
+pub(super) fn label_of(path: &str) -> Option<&'static str> {
     let outer = names::outside_closures(path);
     let (scope, function) = names::split(outer);
-    if scope.is_empty() {
-        let plain =
-            function.trim_start_matches('_').trim_start_matches("GI_").trim_start_matches('_');
+    if let Some(plain) = c_function(path) {
         return C_FUNCTIONS.iter().find(|(name, _)| *name == plain).map(|(_, label)| *label);
     }
     // Whoever writes one gives it this name.

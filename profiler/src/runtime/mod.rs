@@ -10,6 +10,7 @@ mod crates;
 mod inferred;
 pub mod instances;
 pub mod labels;
+pub mod lock;
 mod marks;
 pub mod meaning;
 pub mod names;
@@ -26,6 +27,7 @@ mod waker;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub use awaited::Awaited;
+pub use lock::Lock;
 pub use meaning::{Meaning, Place, Reason, Role, Scope, State};
 pub use origin::Origin;
 pub use stack::{Body, Frame, Stack};

@@ -3,24 +3,15 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    io::{self, IoSliceMut},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{FileExt, MetadataExt},
-    },
+    io,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
-use nix::sys::{
-    stat::{major, minor},
-    uio::{RemoteIoVec, process_vm_readv},
-};
+use nix::sys::stat::{major, minor};
 
 use super::{failure_of, process::without_deleted, unreadable};
 use crate::units::{Avma, FileOffset, Pid};
-
-/// More than any vDSO is long.
-const MAX_MEMORY_BYTES: u64 = 16 << 20;
 
 /// One executable mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,22 +94,6 @@ pub fn open_mapped(pid: Pid, mapping: &ExecMapping) -> io::Result<File> {
     } else {
         Err(io::Error::new(io::ErrorKind::NotFound, "the file was replaced since it was mapped"))
     }
-}
-
-/// Bytes of a process's memory. An error if not all of them can be read.
-pub fn read_memory(pid: Pid, start: Avma, length: u64) -> io::Result<Vec<u8>> {
-    if length > MAX_MEMORY_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too much memory asked for"));
-    }
-    let mut bytes = vec![0; length as usize];
-    let from = RemoteIoVec { base: start.0 as usize, len: bytes.len() };
-    let target = nix::unistd::Pid::from_raw(pid.0.cast_signed());
-    // Unlike the file, it asks for no more than CAP_SYS_PTRACE; but a kernel can be without it.
-    if process_vm_readv(target, &mut [IoSliceMut::new(&mut bytes)], &[from]) == Ok(from.len) {
-        return Ok(bytes);
-    }
-    File::open(format!("/proc/{pid}/mem"))?.read_exact_at(&mut bytes, start.0)?;
-    Ok(bytes)
 }
 
 /// Opens nothing but regular files: opening a device can do something.

@@ -66,8 +66,7 @@ pub fn threads(pid: Pid) -> anyhow::Result<Vec<(Tid, String)>> {
 
 /// How often the kernel switched this thread out, by its own count.
 pub fn switches(pid: Pid, tid: Tid) -> io::Result<u64> {
-    read_parsed(&format!("/proc/{pid}/task/{tid}/status"), Status::parse)
-        .map(|status| status.switches)
+    thread_status(pid, tid).map(|status| status.switches)
 }
 
 /// What the kernel itself accounts for this thread; an error on kernels without schedstats.
@@ -104,6 +103,10 @@ pub(super) fn all_pids() -> Vec<Pid> {
 
 pub(super) fn stat(pid: Pid) -> io::Result<Stat> {
     read_parsed(&format!("/proc/{pid}/stat"), Stat::parse)
+}
+
+pub(super) fn thread_status(pid: Pid, tid: Tid) -> io::Result<Status> {
+    read_parsed(&format!("/proc/{pid}/task/{tid}/status"), Status::parse)
 }
 
 pub(super) fn status(pid: Pid) -> io::Result<Status> {

@@ -11,6 +11,7 @@ mod command;
 mod demo;
 mod kill;
 mod limits;
+mod locks;
 mod many;
 mod migration;
 mod namespaces;

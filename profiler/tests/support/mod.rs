@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use profiler_common::counter::Counter;
 use stallscope::{
     analysis::report::{
-        AtEnd, EndReason, Frame, FrameKind, Holder, Host, LongPolls, Object, Observer, Origin,
-        Pool, Quality, Reason, Report, Role, SCHEMA, Site, StackQuality, Starvation, State, Target,
-        Thread, UserStacks, Window,
+        AtEnd, Deadlock, DeadlockThread, EndReason, Frame, FrameKind, HeldBy, HeldSite, Holder,
+        Host, How, Lock, LockHolder, LongPolls, Object, Observer, Origin, Pool, Quality, Reason,
+        Report, Role, SCHEMA, Site, StackQuality, Starvation, State, Target, Thread, UserStacks,
+        Window,
     },
     recording::Why,
 };
@@ -25,6 +26,7 @@ pub fn reports() -> Vec<(&'static str, Report)> {
         ("no-runtime", no_runtime()),
         ("drops", drops()),
         ("unfinished", unfinished()),
+        ("locked", locked()),
     ]
 }
 
@@ -105,6 +107,7 @@ pub fn starving() -> Report {
         pools: vec![
             Pool {
                 inferred: false,
+                hung: false,
                 id: 0,
                 name: "tokio-runtime-worker".to_owned(),
                 runtime: "tokio".to_owned(),
@@ -144,10 +147,129 @@ pub fn hung() -> Report {
     report
 }
 
+/// A pool that hangs, two threads that wait for each other's locks, and a lock with a convoy.
+pub fn locked() -> Report {
+    let mut report = starving();
+    let ms = MS.cast_signed();
+    report.pools[0].hung = true;
+    for thread in &mut report.pools[0].threads[..4] {
+        thread.open_at_end = true;
+        thread.at_end = Some(AtEnd { site: 1, since_ns: Some(-62_000 * ms), in_run_queue: false });
+    }
+    let in_deadlock = |tid, lock: &str, how| DeadlockThread {
+        pid: 4242,
+        tid,
+        name: "tokio-runtime-w".to_owned(),
+        lock: lock.to_owned(),
+        kind: "mutex".to_owned(),
+        site: Some(1),
+        since_ns: Some(-62_000 * ms),
+        how,
+    };
+    let threads = vec![
+        in_deadlock(4243, "0x7f00a0", How::Owner),
+        in_deadlock(4244, "0x7f00e0", How::Reference),
+    ];
+    let itself = vec![in_deadlock(4245, "0x7f0200", How::Owner)];
+    report.deadlocks = vec![
+        Deadlock { threads, how: How::Reference, inferred: true },
+        Deadlock { threads: itself, how: How::Owner, inferred: false },
+    ];
+    let held = |tid, how| Some(HeldBy { tid, name: "tokio-runtime-w".to_owned(), how });
+    report.locks = vec![
+        Lock {
+            pid: 4242,
+            address: "0x7f0300".to_owned(),
+            kind: "mutex".to_owned(),
+            name: Some("orders_api::cart::Cart::total".to_owned()),
+            waiters: 8,
+            waiting: (4260..4270).collect(),
+            count: 2_310,
+            total_ns: 48_000 * MS,
+            max_ns: 210 * MS,
+            queued_ns: 9_300 * MS,
+            convoy: true,
+            sites: vec![1],
+            holders: vec![
+                LockHolder {
+                    tid: 4250,
+                    name: "flusher".to_owned(),
+                    count: 301,
+                    total_ns: 46_000 * MS,
+                    sites: vec![HeldSite { site: 0, total_ns: 30_000 * MS }],
+                    frames: vec![own(
+                        "orders_api::log::flush",
+                        "src/log.rs",
+                        12,
+                        FrameKind::Native,
+                    )],
+                    inferred: false,
+                },
+                LockHolder {
+                    tid: 4251,
+                    name: "quick".to_owned(),
+                    count: 2_009,
+                    total_ns: 2_000 * MS,
+                    sites: vec![],
+                    frames: vec![],
+                    inferred: true,
+                },
+            ],
+            held_at_end: held(4250, How::WakeUp),
+        },
+        Lock {
+            address: "0x7f00a0".to_owned(),
+            kind: "rwlock".to_owned(),
+            name: None,
+            waiters: 1,
+            waiting: vec![4243],
+            count: 1,
+            total_ns: 10_000 * MS,
+            max_ns: 10_000 * MS,
+            queued_ns: 0,
+            convoy: false,
+            holders: vec![LockHolder {
+                tid: 4244,
+                name: "tokio-runtime-w".to_owned(),
+                count: 0,
+                total_ns: 10_000 * MS,
+                sites: vec![HeldSite { site: 1, total_ns: 10_000 * MS }],
+                frames: vec![],
+                inferred: true,
+            }],
+            held_at_end: None,
+            ..lock_of_none()
+        },
+        Lock { kind: "condvar".to_owned(), total_ns: 90_000 * MS, ..lock_of_none() },
+    ];
+    report
+}
+
+/// What nobody waited for.
+fn lock_of_none() -> Lock {
+    Lock {
+        pid: 4242,
+        address: "0x7f0400".to_owned(),
+        kind: "futex".to_owned(),
+        name: None,
+        waiters: 0,
+        waiting: vec![],
+        count: 0,
+        total_ns: 0,
+        max_ns: 0,
+        queued_ns: 0,
+        convoy: false,
+        sites: vec![1],
+        holders: vec![],
+        held_at_end: None,
+    }
+}
+
 /// Threads of no runtime.
 fn outside(id: u32, threads: Vec<Thread>) -> Pool {
     Pool {
         inferred: false,
+        hung: false,
         id,
         name: "orders-api".to_owned(),
         runtime: "none".to_owned(),
@@ -169,6 +291,7 @@ pub fn healthy() -> Report {
     let mut report = Report {
         pools: vec![Pool {
             inferred: false,
+            hung: false,
             id: 0,
             name: "tokio-runtime-worker".to_owned(),
             runtime: "tokio".to_owned(),
@@ -237,6 +360,7 @@ pub fn no_runtime() -> Report {
     Report {
         pools: vec![Pool {
             inferred: false,
+            hung: false,
             id: 0,
             name: "cworker".to_owned(),
             runtime: "none".to_owned(),
@@ -331,6 +455,8 @@ pub fn empty() -> Report {
         pools: vec![],
         sites: vec![],
         starvation: vec![],
+        deadlocks: vec![],
+        locks: vec![],
         long_polls: vec![],
         long_poll_ns: 10 * MS,
         on_cpu: None,

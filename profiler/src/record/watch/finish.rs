@@ -18,7 +18,9 @@ use super::{
 };
 use crate::{
     kernel,
-    recording::{Counters, End, EndReason, Ending, Record, Recording, Session, file::WriteError},
+    recording::{
+        Counters, End, EndReason, Ending, LockFacts, Record, Recording, Session, file::WriteError,
+    },
     symbols::{self, SymbolOptions},
     target,
     terminal::say,
@@ -56,6 +58,7 @@ impl Run<'_> {
         if let Err(error) = visited {
             say(&format!("warning: {error:#}; waits open at the end may lack their stacks"));
         }
+        tolerate(self.collector.look_at_locks())?;
         let states = self.programs.threads()?;
         let mut usage = kernel::usage::usage().unwrap_or_default();
         usage.map_bytes += self.collector.code.kernel_bytes();
@@ -127,6 +130,7 @@ fn append_names(
         objects: HashMap::new(),
         looks: Vec::new(),
         wakers: HashMap::new(),
+        locks: LockFacts::default(),
         ending: Ending::Unfinished { offset: 0 },
     };
     let names = symbols::resolve(&stacks, &collector.code.live_files(), symbols);

@@ -14,6 +14,7 @@ use zstd::bulk::Decompressor;
 use super::{
     super::{
         facts::{Counters, Record, Session, ThreadTotals, Woken},
+        lock::LockFacts,
         model::{Ending, Recording},
     },
     BlockHeader, FILE_HEADER_BYTES, MAGIC, VERSION,
@@ -187,6 +188,9 @@ pub fn read(path: &Path) -> anyhow::Result<Recording> {
                 recording.objects.insert(object.id, object);
             }
             Record::Look(look) => recording.looks.push(look),
+            Record::Futex(futex) => recording.locks.futexes.push(futex),
+            Record::Reference(reference) => recording.locks.references.push(reference),
+            Record::Search(search) => recording.locks.searches.push(search),
             Record::End(end) => recording.ending = Ending::Finished(end),
         }
     }
@@ -222,6 +226,7 @@ fn empty(session: Session) -> Recording {
         objects: HashMap::new(),
         looks: Vec::new(),
         wakers: HashMap::new(),
+        locks: LockFacts::default(),
         ending: Ending::Unfinished { offset: 0 },
     }
 }

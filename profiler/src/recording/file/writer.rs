@@ -268,6 +268,9 @@ impl Writer {
             | Record::Look(_)
             | Record::Waker(..)
             | Record::Woken(_)
+            | Record::Futex(_)
+            | Record::Reference(_)
+            | Record::Search(_)
             | Record::Names(_)
             | Record::Nameless(_)
             | Record::StackCheck(_) => self.reserve / 2,

@@ -3,6 +3,7 @@
 //! Answers come first, then the places, then where all the time went, then what is missing.
 
 mod instead;
+mod locks;
 mod losses;
 mod nameless;
 mod page;
@@ -72,6 +73,7 @@ pub fn summary(report: &Report, out: &mut dyn Write, style: Style) -> anyhow::Re
     verdict::details(report, &mut page);
     nameless::write(report, &mut page);
     sites::write(report, &mut page);
+    locks::write(report, &mut page);
     windows::write(report, &mut page);
     polls::write(report, &mut page);
     pools::write(report, &mut page);

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, io::Write};
 
 use super::{
-    Style, losses,
+    Style, locks, losses,
     page::{Mark, Page, marked},
     spots::awaited,
     start, target,
@@ -82,9 +82,14 @@ pub fn snapshot(report: &Report, out: &mut dyn Write, style: Style) -> anyhow::R
         report.host.kernel
     );
     page.prose("", &about);
+    for hung in report.pools.iter().filter(|pool| pool.hung) {
+        page.warning(&hang(report, hung));
+    }
+    locks::deadlocks(report, &mut page);
     for group in groups(report) {
         write_group(report, &group, &mut page);
     }
+    locks::waited_for(report, &mut page);
     if report.quality.counters.values().any(|lost| *lost > 0) {
         losses::write(report, &mut page);
     }
@@ -102,6 +107,24 @@ fn headline(report: &Report) -> String {
     match running {
         0 => format!("{threads}, none on a CPU"),
         running => format!("{threads}, {} on a CPU", count(running)),
+    }
+}
+
+/// `HUNG: all 4 workers of tokio are blocked, the last one for about 12.3 s`.
+fn hang(report: &Report, pool: &Pool) -> String {
+    let workers = pool.threads.iter().filter(|thread| thread.role == Role::Worker);
+    let since = workers.map(|thread| thread.at_end.and_then(|open| open.since_ns));
+    let since: Option<Vec<i64>> = since.collect();
+    let age = since.and_then(|since| since.into_iter().max());
+    let age = age.map_or(String::new(), |last| format!(", for about {}", length(report, last)));
+    match pool.workers {
+        1 => format!("HUNG: the worker of {} is blocked{age}", pool.name),
+        all => format!(
+            "HUNG: all {} workers of {} are blocked{}",
+            count(all.into()),
+            pool.name,
+            age.replace("for", "the last one for")
+        ),
     }
 }
 

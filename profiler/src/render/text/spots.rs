@@ -80,7 +80,7 @@ pub fn place(site: &Site) -> Option<&Frame> {
 ///
 /// Without own code the deepest frame that may be own code stands in, then the deepest of a library
 /// that calls user code, into which that may have been inlined, then the deepest with a name.
-fn places(site: &Site) -> (Option<&Frame>, Option<&Frame>) {
+pub fn places(site: &Site) -> (Option<&Frame>, Option<&Frame>) {
     // Where a task blocks on a future, the line that asks for it is the one to look at.
     let asks = |frame: &&Frame| !names::name(frame).contains("block_on");
     let mut own = site.frames.iter().filter(|frame| frame.origin == Origin::Own).filter(asks);

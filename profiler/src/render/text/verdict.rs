@@ -1,7 +1,7 @@
 //! Which pool was blocked, how badly and by what, or that none was.
 
 use super::{
-    instead,
+    instead, locks,
     page::{Mark, Page, marked},
     pools::share_of,
     spots::spots,
@@ -22,10 +22,12 @@ const STARVED: u64 = 100;
 
 /// Writes the answer in a sentence a pool.
 pub fn headline(report: &Report, page: &mut Page) {
-    let mut blocked = blocked_pools(report).peekable();
-    if blocked.peek().is_none() {
+    locks::deadlocks(report, page);
+    let mut blocked: Vec<_> = blocked_pools(report).collect();
+    if blocked.is_empty() && report.deadlocks.is_empty() {
         return page.prose("", &marked(Mark::Strong, &instead::reason(report)));
     }
+    blocked.sort_by_key(|pool| !pool.hung);
     for pool in blocked {
         let extent = marked(Mark::Bad, &extent(report, pool));
         let by = by(report, pool).map_or(String::new(), |by| format!("; {by}"));
@@ -99,6 +101,15 @@ fn extent(report: &Report, pool: &Pool) -> String {
     if windows.is_empty() && report.quality.unfinished {
         // Where nobody closed the accounts, what the workers did otherwise is not known.
         return format!("workers blocked for at least {}", time(part));
+    }
+    if pool.hung {
+        let whole = time(report.window.duration_ns);
+        return match pool.workers {
+            1 => format!("HUNG: its worker was blocked in one wait for all of the {whole}"),
+            all => format!(
+                "HUNG: all {all} workers were blocked, each in one wait, for all of the {whole}"
+            ),
+        };
     }
     let share = blocked_share(pool);
     let Some(longest) = windows.first() else {

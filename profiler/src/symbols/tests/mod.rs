@@ -21,8 +21,9 @@ use tempfile::TempDir;
 use super::{LiveFile, LiveFiles, SymbolOptions, resolve};
 use crate::{
     recording::{
-        CodeAddress, Counters, Ending, FrameKind, Host, Missing, Module, ModuleId, Options,
-        RawFrame, Recording, ResolvedName, Session, StackEnd, Target, UserStack, UserStackId,
+        CodeAddress, Counters, Ending, FrameKind, Host, LockFacts, Missing, Module, ModuleId,
+        Options, RawFrame, Recording, ResolvedName, Session, StackEnd, Target, UserStack,
+        UserStackId,
     },
     units::{Ktime, Nanos, Pid, Svma},
     unwind::elf,
@@ -137,6 +138,7 @@ fn recording(module: Module, addresses: impl IntoIterator<Item = u64>) -> Record
         objects: HashMap::new(),
         looks: Vec::new(),
         wakers: HashMap::new(),
+        locks: LockFacts::default(),
         ending: Ending::Unfinished { offset: 0 },
     }
 }

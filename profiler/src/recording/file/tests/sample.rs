@@ -4,8 +4,8 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use crate::{
     recording::{
-        Handle, Holder, Look, Object, ObjectId, OpenSince, PathBytes, Thing, WakeContext, Waker,
-        WakerId, WakerThread, Woken,
+        Futex, Handle, Holder, Look, Object, ObjectId, OpenSince, PathBytes, Reference, Search,
+        Thing, WakeContext, Waker, WakerId, WakerThread, Woken,
         facts::{
             CodeAddress, Counters, End, EndReason, FrameKind, Host, Interval, KernelStack,
             KernelStackId, Mapping, Missing, Module, ModuleId, NamedFrame, NamelessFunction, Names,
@@ -180,6 +180,25 @@ pub fn all_kinds() -> Vec<Record> {
         Record::Waker(WakerId(3), waker),
         Record::Woken(woken),
         Record::OpenSince(since),
+        Record::Futex(Futex {
+            at: Ktime(11_000_000_100),
+            pid: Pid(4711),
+            address: Avma(0x7f00_3000_0000),
+            value: 2,
+            owner: Some(Tid(4713)),
+        }),
+        Record::Reference(Reference {
+            at: Ktime(11_000_000_200),
+            pid: Pid(4711),
+            tid: Tid(4713),
+            address: Avma(0x7f00_3000_0000),
+        }),
+        Record::Search(Search {
+            at: Ktime(11_000_000_300),
+            pid: Pid(4711),
+            searched: 2,
+            missed: 1,
+        }),
     ];
     let end = kinds.len() - 1;
     kinds.splice(end..end, objects.chain(others));
