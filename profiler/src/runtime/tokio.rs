@@ -49,7 +49,8 @@ enum Mark {
     Poll,
     /// The IO, time or signal driver is turned.
     Driver,
-    /// A thread is parked until a future is ready.
+    /// A thread is parked until a future is ready, or until the threads of a runtime that ends have
+    /// ended.
     ThreadPark,
     /// A future is polled on the calling thread.
     BlockOn,
@@ -113,6 +114,7 @@ const MARKS: &[Row<Mark>] = &[
         &["park", "park_internal", "park_timeout", "turn"],
     ),
     (Mark::ThreadPark, &["tokio::park::thread", "tokio::runtime::park"], &["park", "park_timeout"]),
+    (Mark::ThreadPark, &["tokio::runtime::blocking::pool"], &["shutdown"]),
     (Mark::BlockOn, &["tokio::park::thread", "tokio::runtime"], &["block_on"]),
     (Mark::BlockingPool, &["tokio::runtime::blocking::pool"], &["run", "run_worker"]),
 ];

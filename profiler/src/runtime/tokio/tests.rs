@@ -246,6 +246,17 @@ fn the_caller_of_a_multi_thread_block_on_is_no_worker() {
     check("parked", Reason::Futex, &[CONDVAR, &park, BLOCK_ON_MT, MAIN], idle);
     let fat = ["tokio::runtime::park::CachedParkThread::park"];
     check("parked, fat", Reason::Futex, &[CONDVAR, &fat, MAIN], idle);
+    // Who drops a runtime waits for the threads of its blocking pool, as for a future.
+    let join = [
+        "__futex_abstimed_wait_common64",
+        "__futex_abstimed_wait_common",
+        "__pthread_clockjoin_ex",
+        "std::sys::thread::unix::Thread::join",
+        "std::thread::lifecycle::JoinInner<T>::join",
+        "tokio::runtime::blocking::pool::BlockingPool::shutdown",
+        "core::ptr::drop_in_place<tokio::runtime::blocking::pool::BlockingPool>",
+    ];
+    check("dropping", Reason::Futex, &[&join, MAIN], idle);
     let polls = (State::Allowed, Some(Role::Other), None, None);
     check("polling", Reason::Sleep, &[SLEEP, H_SLEEP, BLOCK_ON_MT, MAIN], polls);
     let recv = [
