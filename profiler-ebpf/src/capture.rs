@@ -10,6 +10,7 @@ use profiler_common::{
     counter::Counter,
     event::{HAS_REGS, IntervalEvent, PREEMPTED, UserRegs},
     stack::{CHECK_SLICE_BYTES, KERNEL_FRAMES, PAGE_BYTES, USER_SLICE_BYTES, WalkEnd},
+    state::Span,
 };
 
 use crate::{
@@ -17,7 +18,8 @@ use crate::{
     chain::Place,
     config, emit,
     maps::{CHECK_DRAFT, CHECK_ROOM, DRAFT, DUE, Draft, Due, PENDING, count},
-    offcpu, task,
+    offcpu,
+    task::{self, Task},
     walk::{self, Looping},
 };
 
@@ -122,6 +124,27 @@ fn describe<const BYTES: usize>(draft: &mut Draft<BYTES>, due: &Due) {
     // SAFETY: the helper has no preconditions.
     draft.event.cpu_in = unsafe { bpf_get_smp_processor_id() };
     draft.event.kernel_switches = due.kernel_switches;
+}
+
+/// What the current thread does at an instant: everything, its stacks too.
+#[inline(always)]
+pub fn take_moment<L: Looping, const BYTES: usize>(
+    draft: &mut Draft<BYTES>,
+    task: Task,
+    at_ns: u64,
+    ctx: *mut c_void,
+) {
+    draft.event.span = Span { out_ns: at_ns, wake_ns: at_ns, in_ns: at_ns };
+    draft.event.tid = task.tid();
+    draft.event.tgid = task.tgid();
+    draft.event.task_state = 0;
+    draft.event.flags = 0;
+    // SAFETY: the helper has no preconditions.
+    draft.event.cpu_in = unsafe { bpf_get_smp_processor_id() };
+    draft.event.cpu_out = draft.event.cpu_in;
+    draft.event.kernel_switches = task.switches();
+    draft.event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    take_stacks::<L, _>(draft, ctx);
 }
 
 #[inline(always)]

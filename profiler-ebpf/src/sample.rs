@@ -2,11 +2,8 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_smp_processor_id, bpf_ktime_get_ns,
-    generated::bpf_get_current_task_btf,
-};
-use profiler_common::{event::Kind, state::Span};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_get_current_task_btf};
+use profiler_common::event::Kind;
 
 use crate::{
     capture, emit,
@@ -31,16 +28,6 @@ pub fn take(ctx: *mut c_void) {
     let Some(draft) = SAMPLE_DRAFT.get_ptr_mut(0) else { return };
     // SAFETY: a per-CPU value that only this program uses; the clock does not interrupt itself.
     let draft = unsafe { &mut *draft };
-    draft.event.span = Span { out_ns: now_ns, wake_ns: now_ns, in_ns: now_ns };
-    draft.event.tid = task.tid();
-    draft.event.tgid = task.tgid();
-    draft.event.task_state = 0;
-    draft.event.flags = 0;
-    // SAFETY: the helper has no preconditions.
-    draft.event.cpu_in = unsafe { bpf_get_smp_processor_id() };
-    draft.event.cpu_out = draft.event.cpu_in;
-    draft.event.kernel_switches = task.switches();
-    draft.event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
-    capture::take_stacks::<ForSample, _>(draft, ctx);
+    capture::take_moment::<ForSample, _>(draft, task, now_ns, ctx);
     emit::interval(draft, Kind::Sample as u32, ctx);
 }

@@ -3,13 +3,12 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_smp_processor_id,
-    bpf_probe_read_kernel, generated::bpf_get_stack,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel,
+    generated::bpf_get_stack,
 };
 use profiler_common::{
     event::{Kind, WakeContext},
     stack::KERNEL_FRAMES,
-    state::Span,
 };
 
 use crate::{
@@ -44,7 +43,7 @@ pub fn tell<L: Looping>(woken: Task, at_ns: u64, ctx: *mut c_void) {
     let with_stacks = config::waker_stacks() != 0;
     let is_sent = with_stacks
         && context as u32 != WakeContext::Interrupt as u32
-        && send_stacks::<L>(at_ns, ids as u32, ctx);
+        && send_stacks::<L>(at_ns, ctx);
     if !is_sent && (with_stacks || !by_thread) {
         let room = (8 * KERNEL_FRAMES) as u32;
         let skip = u64::from(config::kernel_stack_skip());
@@ -59,7 +58,7 @@ pub fn tell<L: Looping>(woken: Task, at_ns: u64, ctx: *mut c_void) {
 
 /// Sends the stacks of the current thread, if it is one of ours.
 #[inline(always)]
-fn send_stacks<L: Looping>(at_ns: u64, tid: u32, ctx: *mut c_void) -> bool {
+fn send_stacks<L: Looping>(at_ns: u64, ctx: *mut c_void) -> bool {
     let Some(task) = Task::current() else { return false };
     if !task.is_watched() || !task.is_of_target() {
         return false;
@@ -67,17 +66,7 @@ fn send_stacks<L: Looping>(at_ns: u64, tid: u32, ctx: *mut c_void) -> bool {
     let Some(draft) = WAKER_DRAFT.get_ptr_mut(0) else { return false };
     // SAFETY: as in `tell`.
     let draft = unsafe { &mut *draft };
-    draft.event.span = Span { out_ns: at_ns, wake_ns: at_ns, in_ns: at_ns };
-    draft.event.tid = tid;
-    draft.event.tgid = task.tgid();
-    draft.event.task_state = 0;
-    draft.event.flags = 0;
-    // SAFETY: the helper has no preconditions.
-    draft.event.cpu_in = unsafe { bpf_get_smp_processor_id() };
-    draft.event.cpu_out = draft.event.cpu_in;
-    draft.event.kernel_switches = task.switches();
-    draft.event.comm = bpf_get_current_comm().unwrap_or([0; 16]);
-    capture::take_stacks::<L, _>(draft, ctx);
+    capture::take_moment::<L, _>(draft, task, at_ns, ctx);
     emit::interval(draft, Kind::Waker as u32, ctx)
 }
 
