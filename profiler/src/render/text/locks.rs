@@ -1,5 +1,7 @@
 //! Locks: which threads wait for each other's, where threads queue, and who held them up.
 
+use std::cmp::Reverse;
+
 use super::{
     page::{Mark, Page, marked},
     spots::{awaited, places},
@@ -147,14 +149,21 @@ fn held_up(report: &Report, lock: &Lock, holder: &LockHolder) -> String {
     let part = share(holder.total_ns, lock.total_ns);
     let inferred = if holder.inferred { ", as far as can be told," } else { "" };
     let who = named(&holder.name, holder.tid);
-    let major = holder.sites.iter().filter(|held| held.total_ns * MINOR >= holder.total_ns);
-    let mut doing: Vec<String> = major
-        .filter_map(|held| {
-            let site = report.sites.get(held.site)?;
-            let place = places(site).0.map_or(String::new(), place);
-            Some(format!("{} {}{place}", share(held.total_ns, holder.total_ns), awaited(site)))
-        })
-        .collect();
+    // One place can be reached by several ways.
+    let mut waits: Vec<(String, u64)> = Vec::new();
+    for held in &holder.sites {
+        let Some(site) = report.sites.get(held.site) else { continue };
+        let place = places(site).0.map_or(String::new(), place);
+        let what = format!("{}{place}", awaited(site));
+        match waits.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, ns)) => *ns += held.total_ns,
+            None => waits.push((what, held.total_ns)),
+        }
+    }
+    waits.sort_by_key(|(_, ns)| Reverse(*ns));
+    let major = waits.iter().filter(|(_, ns)| ns * MINOR >= holder.total_ns);
+    let doing = major.map(|(what, ns)| format!("{} {what}", share(*ns, holder.total_ns)));
+    let mut doing: Vec<String> = doing.collect();
     let waiting: u64 = holder.sites.iter().map(|held| held.total_ns).sum();
     let rest = holder.total_ns.saturating_sub(waiting);
     if rest > 0 && rest * MINOR >= holder.total_ns {

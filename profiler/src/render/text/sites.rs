@@ -146,9 +146,11 @@ fn objects(spot: &Spot<'_>) -> Option<String> {
     (!words.is_empty()).then_some(words)
 }
 
-/// Whether it says more than the reason does.
+/// Whether it says more than the reason does. An address in memory tells locks apart, which the
+/// section of locks does.
 fn tells(object: &Object) -> bool {
-    !object.name.is_empty() && !["clock", "descriptor", "epoll"].contains(&object.kind.as_str())
+    let silent = ["clock", "descriptor", "epoll", "futex"];
+    !object.name.is_empty() && !silent.contains(&object.kind.as_str())
 }
 
 fn described(object: &Object) -> String {
