@@ -36,6 +36,10 @@ globals! {
     /// From the run queue of a CPU to its preemption counter, in bytes, wrapping; 0 if that is not
     /// known.
     PREEMPT_COUNT_FROM_RQ: u64, preempt_count_from_rq;
+    /// Address of the kernel function by which timers wake threads; 0 if it is not shown.
+    TIMER_WAKES_AT: u64, timer_wakes_at;
+    /// Its length in bytes.
+    TIMER_WAKES_BYTES: u64, timer_wakes_bytes;
     /// Offset of `task_struct.se.cfs_rq`.
     TASK_CFS_RQ: u32, task_cfs_rq;
     /// Offset of `cfs_rq.rq`.

@@ -45,16 +45,37 @@ pub fn tell<L: Looping>(woken: Task, at_ns: u64, ctx: *mut c_void) {
         && context as u32 != WakeContext::Interrupt as u32
         && send_stacks::<L>(at_ns, ctx);
     if !is_sent && (with_stacks || !by_thread) {
-        let room = (8 * KERNEL_FRAMES) as u32;
-        let skip = u64::from(config::kernel_stack_skip());
-        // SAFETY: `kernel` has room for `room` bytes.
-        let bytes = unsafe { bpf_get_stack(ctx, wake.kernel.as_mut_ptr().cast(), room, skip) };
-        if bytes > 0 {
-            event.kernel_frames = bytes as u32 / 8;
-        }
+        take_kernel_stack(wake, ctx);
     }
     emit::wake(wake);
 }
+
+/// The kernel stack of an interrupt, or of a thread. Most are those of timers, of which the first
+/// function says all: unwinding the rest takes longer than everything else here.
+#[inline(always)]
+fn take_kernel_stack(wake: &mut Wake, ctx: *mut c_void) {
+    let (timer, bytes) = (config::timer_wakes_at(), config::timer_wakes_bytes());
+    if timer != 0 {
+        wake.event.kernel_frames = unwind::<1>(wake, ctx);
+        if wake.event.kernel_frames == 1 && wake.kernel[0].wrapping_sub(timer) <= bytes {
+            return;
+        }
+    }
+    wake.event.kernel_frames = unwind::<KERNEL_FRAMES>(wake, ctx);
+}
+
+/// The first return addresses behind the wake-up; how many there are.
+#[inline(always)]
+fn unwind<const FRAMES: usize>(wake: &mut Wake, ctx: *mut c_void) -> u32 {
+    let frames = wake.kernel.as_mut_ptr().cast();
+    // SAFETY: `kernel` has room for as many.
+    let bytes = unsafe { bpf_get_stack(ctx, frames, (8 * FRAMES) as u32, SKIP) };
+    if bytes > 0 { bytes as u32 / 8 } else { 0 }
+}
+
+/// What stands before the caller of the wake-up: the program, its trampoline, and
+/// `try_to_wake_up`.
+const SKIP: u64 = 3;
 
 /// Sends the stacks of the current thread, if it is one of ours.
 #[inline(always)]

@@ -73,6 +73,7 @@ fn kernel(probe: &Probe, facts: &Facts) -> Vec<Finding> {
         prev_state: _,
         offsets: _,
         preempt_count_from_rq,
+        timer_wakes: _,
         on_cpu_bytes: _,
         missing_members: _,
     } = probe;

@@ -440,11 +440,12 @@ pub(super) fn load_object(
     .into_iter()
     .chain(probe.offsets.iter().copied())
     .collect();
-    // Half of what is recorded: a recorded interval can be as short as that before its wake-up.
     let waker_min_ns = match request.wakers {
         Wakers::None => u64::MAX,
-        Wakers::Thread | Wakers::Stack => (request.min_block.0 / 2).max(1),
+        Wakers::Thread | Wakers::Stack => request.min_block.0.max(1),
     };
+    let timer_wakes = probe.timer_wakes.clone().unwrap_or(0..0);
+    let timer_wakes_bytes = timer_wakes.end - timer_wakes.start;
     let preempt_count_from_rq = probe.preempt_count_from_rq.unwrap_or(0).cast_unsigned();
     let log_level: u8 = if request.log { aya_log::Level::Debug as u8 } else { 0 };
     let mut loader = EbpfLoader::new();
@@ -453,6 +454,8 @@ pub(super) fn load_object(
         .verifier_log_level(words)
         .override_global("MIN_BLOCK_NS", &request.min_block.0, true)
         .override_global("WAKER_MIN_NS", &waker_min_ns, true)
+        .override_global("TIMER_WAKES_AT", &timer_wakes.start, true)
+        .override_global("TIMER_WAKES_BYTES", &timer_wakes_bytes, true)
         .override_global("PREEMPT_COUNT_FROM_RQ", &preempt_count_from_rq, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries("EVENTS", request.ring_bytes)

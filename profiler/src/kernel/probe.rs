@@ -1,6 +1,6 @@
 //! What the running kernel offers and the present rights allow. Looks; loads nothing.
 
-use std::fs;
+use std::{fs, ops::Range};
 
 use anyhow::Result;
 use profiler_common::config::HookPath;
@@ -77,6 +77,8 @@ pub struct Probe {
     /// From the run queue of a CPU to its preemption counter, in bytes; `None` where the BTF does not
     /// tell.
     pub preempt_count_from_rq: Option<i64>,
+    /// The kernel function by which timers wake threads; `None` where addresses are hidden.
+    pub timer_wakes: Option<Range<u64>>,
     /// Length of `task_struct.on_cpu` in bytes; newer kernels have one, older ones four.
     pub on_cpu_bytes: u32,
     /// Members of `task_struct` that were not found.
@@ -89,7 +91,8 @@ pub struct Probe {
 /// If `/proc` cannot be read.
 pub fn probe() -> Result<Probe> {
     let btf = KernelBtf::of_running_kernel().ok();
-    let finish_task_switch = functions_named("finish_task_switch");
+    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let finish_task_switch = matching_functions(&symbols, "finish_task_switch");
     let kprobes = fs::exists("/sys/bus/event_source/devices/kprobe/type").unwrap_or(false);
     let has = |helper: &str| btf.as_ref().is_some_and(|btf| btf.has_helper(helper));
     let arguments =
@@ -140,6 +143,7 @@ pub fn probe() -> Result<Probe> {
         missing_caps: missing_caps(&fs::read_to_string("/proc/self/status")?),
         offsets,
         preempt_count_from_rq,
+        timer_wakes: addresses(&symbols, "hrtimer_wakeup"),
         on_cpu_bytes: btf
             .as_ref()
             .and_then(|btf| btf.member_bytes("task_struct", "on_cpu"))
@@ -217,13 +221,17 @@ fn refuse_missing(caps: &[&str]) -> Result<()> {
     .into())
 }
 
-/// Kernel functions whose name is `name`, or `name` and a suffix that the compiler gave it; never
-/// the unlikely part split off as `.cold`.
-fn functions_named(name: &str) -> Vec<String> {
-    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    matching_functions(&symbols, name)
+/// The addresses of a kernel function, up to the next symbol.
+fn addresses(symbols: &str, name: &str) -> Option<Range<u64>> {
+    let address = |line: &str| u64::from_str_radix(line.split_ascii_whitespace().next()?, 16).ok();
+    let is_it = |line: &&str| line.split_ascii_whitespace().nth(2) == Some(name);
+    let start = symbols.lines().find(is_it).and_then(address).filter(|start| *start != 0)?;
+    let end = symbols.lines().filter_map(address).filter(|other| *other > start).min()?;
+    Some(start..end)
 }
 
+/// Kernel functions whose name is `name`, or `name` and a suffix that the compiler gave it; never
+/// the unlikely part split off as `.cold`.
 fn matching_functions(symbols: &str, name: &str) -> Vec<String> {
     symbols
         .lines()
@@ -269,6 +277,18 @@ mod tests {
             "0 t finish_task_switch.isra.0.cold\n0 T finish_task_switches\n0 d finish_task_switch",
             &[],
         );
+    }
+
+    #[test]
+    fn a_function_ends_where_the_next_begins() {
+        let check = |symbols: &str, expected: Option<Range<u64>>| {
+            assert_eq!(addresses(symbols, "hrtimer_wakeup"), expected);
+        };
+        let sorted = "f0 T before\n100 t hrtimer_wakeup\n130 T after\n200 T later\n";
+        check(sorted, Some(0x100..0x130));
+        check("130 T after\n100 t hrtimer_wakeup\n200 T later\t[module]\n", Some(0x100..0x130));
+        check("0 T before\n0 t hrtimer_wakeup\n", None);
+        check("100 t hrtimer_wakeup_other\n130 T after\n", None);
     }
 
     #[test]
